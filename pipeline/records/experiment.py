@@ -1,0 +1,296 @@
+"""How a model is trained: input, augmentation, model, loss, optimiser, schedule, seeds. Changes daily.
+
+Every block is a frozen record; where variants of a thing have options of their own (losses, schedules) each variant is
+a record of its own, so that an option which a variant never reads is an unknown key and therefore an error.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from pipeline.records.record import Block, Record
+
+Size = tuple[int, int]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _square(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class FoldSpec(Record):
+    """How rows are dealt to folds; the table that comes out is saved and then only read."""
+
+    scheme: Literal[
+        "auto", "plain", "stratified", "group", "stratified_group", "multilabel", "quantile", "column"
+    ] = "auto"
+    """`auto`: by the kind of target, with groups where the task names a group column."""
+    n_folds: int = Field(default=5, ge=2)
+    """How many folds; with the scheme `column`, what the column must hold."""
+    seed: int = 0
+    """Seed of the split."""
+    holdout_frac: float = Field(default=0.0, ge=0, lt=1)
+    """Share of rows set apart as fold -2, never in training and in no OOF."""
+    n_bins: int = Field(default=10, ge=2)
+    """Quantile scheme: how many bins of the target are balanced."""
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the table's file; by default `<scheme><n_folds>-seed<seed>`."""
+
+
+class ChannelStats(Record):
+    """A mean and a standard deviation per channel, in the units of the stored values."""
+
+    mean: tuple[float, ...]
+    """One value, or one per channel."""
+    std: tuple[Positive, ...]
+    """One value, or one per channel."""
+
+
+class Input(Record):
+    """What the model gets to see of an item."""
+
+    size: Annotated[Size | None, BeforeValidator(_square)] = None
+    """Images: stored height and width in pixels; without it, all files must have one size already."""
+    channels: Literal[1, 3, 4] | None = None
+    """Images: 1 grey, 3 RGB, 4 RGBA; without it, as the first file has them."""
+    resize: Literal["squash", "letterbox", "crop"] = "squash"
+    """Images: change the aspect, pad to keep it, or cut the middle."""
+    normalize: Literal["measured", "pretrained", "none"] | ChannelStats = "measured"
+    """Mean and deviation per channel: of the fold's own training part, of the pretrained model, or as given."""
+
+
+class Shift(Record):
+    """Translation by whole pixels, drawn per sample and axis from -max_px..max_px."""
+
+    max_px: int = Field(ge=1)
+    """Largest move along either axis, in pixels of the stored size."""
+    fill: Literal["zero", "reflect", "edge"] = "zero"
+    """What enters at the border; zero is black, before normalisation."""
+
+
+class Flip(Record):
+    """Mirror images, each with probability one half."""
+
+    horizontal: bool = True
+    """Left-right."""
+    vertical: bool = False
+    """Top-bottom."""
+
+
+class Affine(Record):
+    """Rotation, scale and shear in one warp with one bilinear resampling."""
+
+    max_rotate_deg: NotNegative = 0.0
+    """Rotation drawn from -max..max degrees."""
+    max_scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Zoom drawn from 1-max..1+max."""
+    max_shear_deg: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    """Shear along x drawn from -max..max degrees."""
+
+
+class TimeShift(Record):
+    """Signals: a move in time with zeros entering, all channels alike."""
+
+    max_samples: int = Field(ge=1)
+    """Largest move in samples."""
+
+
+class Augment(Record):
+    """Changes of training samples, drawn per (seed, epoch, id); in the order in which they stand here."""
+
+    affine: Block[Affine] = None
+    """Images: one warp."""
+    shift: Block[Shift] = None
+    """Images: translation by whole pixels."""
+    flip: Block[Flip] = None
+    """Images: mirror."""
+    time_shift: Block[TimeShift] = None
+    """Signals: a move in time."""
+
+
+class ModelSpec(Record):
+    """A model by name; the further keys are options of that model, checked against what it takes."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    """One of the project's own nets, or any model name of timm."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys beside `name`."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+ClassWeights = Literal["balanced"] | dict[str, Positive]
+
+
+class CrossEntropy(Record):
+    """Softmax cross-entropy with soft targets."""
+
+    name: Literal["cross_entropy"]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Mass spread evenly over all K classes: on = 1-eps+eps/K."""
+    class_weights: ClassWeights | None = None
+    """Weight per class name, or `balanced`: n / (K * n_class), from the training part of the fold."""
+
+
+class BinaryCrossEntropy(Record):
+    """Sigmoid cross-entropy, one term per label."""
+
+    name: Literal["bce"]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Targets move from 0 and 1 to eps/2 and 1-eps/2."""
+    positive_weights: ClassWeights | None = None
+    """Weight of the positive term per label, or `balanced`: negatives / positives of the fold's training part."""
+
+
+class SquaredError(Record):
+    """Mean squared error, on targets standardised by the training part of the fold."""
+
+    name: Literal["mse"]
+
+
+class AbsoluteError(Record):
+    """Mean absolute error, on targets standardised by the training part of the fold."""
+
+    name: Literal["l1"]
+
+
+class Huber(Record):
+    """Huber's loss, on targets standardised by the training part of the fold."""
+
+    name: Literal["huber"]
+    delta: Positive = 1.0
+    """Where the parabola becomes a line, in standard deviations of the target."""
+
+
+LossSpec = Annotated[
+    CrossEntropy | BinaryCrossEntropy | SquaredError | AbsoluteError | Huber, Field(discriminator="name")
+]
+
+
+class OptimizerSpec(Record):
+    """An optimiser of timm's factory that needs only first gradients."""
+
+    name: str = "adamw"
+    """Such as sgd, momentum, nesterov, adagrad, rmsprop, adadelta, adam, adamw, lion."""
+    lr: Positive = 1e-3
+    """Peak learning rate."""
+    weight_decay: NotNegative = 0.0
+    """Left out for norms and biases."""
+    l1: NotNegative = 0.0
+    """Coefficient of the L1 penalty on the weights (not norms and biases)."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of the optimiser, such as `momentum` or `betas`."""
+
+
+class Constant(Record):
+    """The same rate throughout."""
+
+    name: Literal["constant"]
+    warmup_epochs: NotNegative = 0.0
+    """Linear rise from zero."""
+
+
+class Cosine(Record):
+    """Half a cosine from the peak to `final_frac` of it (Loshchilov and Hutter 2016, arXiv 1608.03983)."""
+
+    name: Literal["cosine"]
+    warmup_epochs: NotNegative = 0.0
+    """Linear rise from zero."""
+    final_frac: Fraction = 0.0
+    """Rate at the end, as a share of the peak."""
+
+
+class OneCycle(Record):
+    """A linear rise to the peak and a linear fall to `final_frac` (Smith 2018, arXiv 1803.09820)."""
+
+    name: Literal["one_cycle"]
+    rise_frac: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Share of the training that rises."""
+    start_frac: Fraction = 0.04
+    """Rate at the start, as a share of the peak."""
+    final_frac: Fraction = 0.0
+    """Rate at the end, as a share of the peak."""
+
+
+class Step(Record):
+    """The rate is multiplied by `gamma` at each milestone."""
+
+    name: Literal["step"]
+    milestones: tuple[Positive, ...]
+    """Epochs at which the rate falls."""
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Factor of each fall."""
+    warmup_epochs: NotNegative = 0.0
+    """Linear rise from zero."""
+
+
+ScheduleSpec = Annotated[Constant | Cosine | OneCycle | Step, Field(discriminator="name")]
+
+
+class EmaSpec(Record):
+    """An exponential moving average of the weights; buffers of floating type are averaged alike, counters copied."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """Share of the old average kept at a step."""
+    warmup: bool = True
+    """Start with the smaller decay (1 + step) / (10 + step), so that the first weights are forgotten."""
+
+
+class TrainSpec(Record):
+    """The loop."""
+
+    epochs: int = Field(default=10, ge=1)
+    """Passes over the training part."""
+    batch_size: int = Field(default=128, ge=1)
+    """Samples per optimiser step (before they are split by `accumulation`)."""
+    accumulation: int = Field(default=1, ge=1)
+    """Micro-batches per optimiser step; their gradients add up to that of the whole batch."""
+    clip_norm: Positive | None = None
+    """Largest global norm of the gradient."""
+    sampling: Literal["shuffle", "balanced"] = "shuffle"
+    """`balanced`: every class equally often in an epoch; scarce rows repeat."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of the multiplications; `auto`: bf16 where the hardware multiplies it natively, else fp32."""
+    weights: Literal["last", "best", "ema"] = "last"
+    """Which weights predict. `best` is selected on the fold that it is scored on."""
+
+
+class PredictSpec(Record):
+    """How rows are predicted."""
+
+    batch_size: int = Field(default=512, ge=1)
+    """Items per forward pass."""
+
+
+class Experiment(Record):
+    """One way of training, complete: nothing that decides the result is left outside, but for the task and folds."""
+
+    folds: FoldSpec = FoldSpec()
+    """The split."""
+    input: Input = Input()
+    """What the model gets to see of an item."""
+    augment: Augment = Augment()
+    """Changes of training samples."""
+    model: ModelSpec
+    """The network."""
+    loss: Block[LossSpec] = None
+    """By default cross-entropy (multiclass, ordinal softmax), bce (binary, multilabel) or mse (values)."""
+    optimizer: OptimizerSpec = OptimizerSpec()
+    """What moves the weights."""
+    schedule: ScheduleSpec = Cosine(name="cosine")
+    """The learning rate over time; none of them looks at a score."""
+    train: TrainSpec = TrainSpec()
+    """The loop."""
+    ema: Block[EmaSpec] = None
+    """Averaged weights."""
+    predict: PredictSpec = PredictSpec()
+    """How rows are predicted."""
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    """Every fold is trained once for each seed; OOF is the mean over seeds."""

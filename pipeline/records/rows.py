@@ -1,0 +1,38 @@
+"""The rows of one set (train, test, ...) as the task sees them: ids, items, targets, groups. Order carries no meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Strings = NDArray[np.object_]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Everything that is known about a set of rows before a file is opened.
+
+    `targets` has one form per kind of task: (N,) int64 class index for binary, multiclass and ordinal; (N, K) float32
+    in {0, 1} for multilabel; (N, K) float32 summing to one for soft multiclass; (N, T) float32 for regression.
+    """
+
+    ids: Strings
+    """(N,) unique strings."""
+    items: tuple[tuple[int, ...], ...]
+    """(N) for each row the positions of its items (files) in the set's store; at least one."""
+    names: tuple[str, ...]
+    """Class names in order, label names, or target names: what the columns of `targets` and predictions are."""
+    targets: NDArray[np.int64] | NDArray[np.float32] | None = None
+    """None where the rows are not labelled."""
+    groups: Strings | None = None
+    """(N,) what no two folds may share; None without a group column."""
+    host_folds: NDArray[np.int64] | None = None
+    """(N,) the host's own fold numbers; None without such a column."""
+    submission_ids: Strings | None = None
+    """(N,) the id under which a row is submitted, when several rows share one; None when it is the row's id."""
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.ids)
