@@ -1,9 +1,9 @@
 """YAML files to frozen records: `base:` inheritance, `key=value` overrides, and errors that name what is wrong.
 
-    base: base.yaml          # this file states only its difference
-    task: task.yaml          # beside this file
-    model: {name: resnet}    # another name drops the inherited options of the old one
-    ema: off                 # drops an inherited block
+base: base.yaml          # this file states only its difference
+task: task.yaml          # beside this file
+model: {name: resnet}    # another name drops the inherited options of the old one
+ema: off                 # drops an inherited block
 """
 
 from __future__ import annotations

@@ -25,9 +25,9 @@ def _square(value: Any) -> Any:
 class FoldSpec(Record):
     """How rows are dealt to folds; the table that comes out is saved and then only read."""
 
-    scheme: Literal[
-        "auto", "plain", "stratified", "group", "stratified_group", "multilabel", "quantile", "column"
-    ] = "auto"
+    scheme: Literal["auto", "plain", "stratified", "group", "stratified_group", "multilabel", "quantile", "column"] = (
+        "auto"
+    )
     """`auto`: by the kind of target, with groups where the task names a group column."""
     n_folds: int = Field(default=5, ge=2)
     """How many folds; with the scheme `column`, what the column must hold."""

@@ -1,0 +1,63 @@
+"""Stopping in good order: signals set a flag, and the work looks at the flag where it can save itself."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from pipeline.base.errors import StopRequestedError
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report Ctrl-C
+
+
+class StopFlag:
+    """Says whether work was asked to stop; calling it raises when it was.
+
+    Args:
+        also: a further source of the wish, such as an event that another process sets.
+    """
+
+    def __init__(self, also: Callable[[], bool] | None = None) -> None:
+        self.signal_number: int | None = None
+        self._also = also
+
+    @property
+    def is_set(self) -> bool:
+        """Say whether a signal came, here or at the other source."""
+        return self.signal_number is not None or (self._also is not None and self._also())
+
+    def __call__(self) -> None:
+        """Raise StopRequestedError if the flag is set."""
+        if self.is_set:
+            error = StopRequestedError("stopped as asked; run the same command again to go on from here")
+            if self.signal_number == signal.SIGINT:
+                error.exit_code = INTERRUPTED
+            raise error
+
+
+@contextmanager
+def stop_on_signals(also: Callable[[], bool] | None = None) -> Iterator[StopFlag]:
+    """Yield a flag that SIGINT, SIGTERM and SIGUSR1 set inside the block; a second Ctrl-C interrupts at once.
+
+    Outside of the main thread, where Python allows no handlers, the flag is yielded without them.
+    """
+    flag = StopFlag(also)
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and flag.signal_number == signal.SIGINT:
+            raise KeyboardInterrupt
+        flag.signal_number = number
+
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+    old = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield flag
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,168 @@
+"""Keyed batches: which samples make up a step is a function of (seed, epoch, step), and so is every draw.
+
+A *sample* is one item (file) of a row with the row's target. In training each item of a row is a sample of its own; at
+prediction the items of a row are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.base.keyed import hash_ids, make_key, permutation, uniforms
+
+RESIDENT_SHARE = 0.4
+"""Share of the free device memory that the items may take; beyond it batches are sent one by one."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of a part of the rows."""
+
+    row: NDArray[np.int64]
+    """(M,) position of the sample's row among the rows."""
+    item: NDArray[np.int64]
+    """(M,) position of its item in the store."""
+    key: NDArray[np.uint64]
+    """(M,) hash of (row id, which item of the row): what draws are keyed by."""
+
+    def __len__(self) -> int:
+        """Return M."""
+        return len(self.row)
+
+
+@dataclass(frozen=True)
+class EpochOrder:
+    """The samples of one epoch in order, and which time each one occurs."""
+
+    sample: NDArray[np.int64]
+    """(M',) positions in the samples."""
+    occurrence: NDArray[np.uint64]
+    """(M',) 0 for the first time in the epoch, 1 for the second, ..."""
+
+
+def samples_of(ids: Sequence[str], items: Sequence[tuple[int, ...]], positions: NDArray[np.int64]) -> Samples:
+    """Return the samples of the rows at `positions`: one for each of their items."""
+    pairs = [(row, item, number) for row in positions for number, item in enumerate(items[row])]
+    return Samples(
+        row=np.array([row for row, _, _ in pairs], dtype=np.int64),
+        item=np.array([item for _, item, _ in pairs], dtype=np.int64),
+        key=hash_ids([ids[row] if number == 0 else f"{ids[row]}\x1f{number}" for row, _, number in pairs]),
+    )
+
+
+def shuffled(samples: Samples, seed: int, epoch: int) -> EpochOrder:
+    """Return every sample once, in an order that depends on (seed, epoch) and the ids, not on the table's order."""
+    by_key = np.argsort(samples.key, kind="stable")
+    order = by_key[permutation(make_key("order", seed, epoch), len(samples))]
+    return EpochOrder(order, np.zeros(len(order), dtype=np.uint64))
+
+
+def balanced(samples: Samples, labels: NDArray[np.int64], seed: int, epoch: int) -> EpochOrder:
+    """Return as many samples as there are, every class equally often (within one); scarce samples repeat.
+
+    Args:
+        labels: (M,) class index of each sample.
+    """
+    present = np.unique(labels)
+    plain = shuffled(samples, seed, epoch).sample
+    quotas = [len(samples) // len(present) + (place < len(samples) % len(present)) for place in range(len(present))]
+    chosen = [np.resize(plain[labels[plain] == label], quota) for label, quota in zip(present, quotas, strict=True)]
+    drawn = np.concatenate(chosen)
+    order = drawn[permutation(make_key("balanced", seed, epoch), len(drawn))]
+    return EpochOrder(order, _occurrences(order))
+
+
+def even_slices(n: int, batch_size: int) -> list[slice]:
+    """Return ceil(n / batch_size) slices of nearly equal length (within one) that cover 0..n-1.
+
+    So there is no small last batch, whose batch-norm statistics would be noise.
+    """
+    n_batches = max(1, -(-n // batch_size))
+    ends = [n * number // n_batches for number in range(n_batches + 1)]
+    return [slice(start, end) for start, end in zip(ends, ends[1:], strict=False)]
+
+
+def augment_draws(samples: Samples, order: EpochOrder, part: slice, seed: int, epoch: int, n: int) -> Tensor:
+    """Return the draws of one batch, (B, n) float64 in [0, 1), each row a function of (seed, epoch, id, occurrence)."""
+    keys = samples.key[order.sample[part]]
+    table = uniforms(make_key("augment", seed, epoch), keys, n, order.occurrence[part])
+    return torch.from_numpy(table)
+
+
+class Items:
+    """The stored items as tensors on a device: resident there when they fit, else fetched batch by batch."""
+
+    def __init__(self, array: np.memmap | NDArray, device: str) -> None:  # type: ignore[type-arg]
+        self.device = device
+        self.is_uint16 = array.dtype == np.uint16
+        self._tensor = _mapped(array)
+        if device != "cpu" and self._tensor.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+            self._tensor = self._tensor.to(device)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of one item."""
+        return tuple(self._tensor.shape[1:])
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return len(self._tensor)
+
+    def fetch(self, positions: NDArray[np.int64]) -> Tensor:
+        """Return items as a new tensor (B, ...) on the device: uint8 as stored, all other types as float32."""
+        index = torch.from_numpy(positions).to(self._tensor.device)
+        batch = self._tensor.index_select(0, index).to(self.device)
+        if self.is_uint16:  # torch knows few operations on uint16, so it travels as int16 and is put right here
+            return (batch.to(torch.int32) & 0xFFFF).float()
+        return batch
+
+
+def channel_stats(items: Items, positions: NDArray[np.int64], chunk: int = 2048) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation per channel over the given items, each (C,) float64, in stored units.
+
+    Non-finite values are left out; a constant channel gets the deviation 1.
+    """
+    n_channels = items.shape[0]
+    totals = torch.zeros(3, n_channels, dtype=torch.float64)
+    for start in range(0, len(positions), chunk):
+        batch = items.fetch(positions[start : start + chunk]).to("cpu", torch.float64).transpose(0, 1).flatten(1)
+        finite = batch.isfinite()
+        values = torch.where(finite, batch, 0.0)
+        totals += torch.stack([finite.sum(1).double(), values.sum(1), (values * values).sum(1)])
+    count = totals[0].clamp(min=1)
+    mean = totals[1] / count
+    variance = (totals[2] / count - mean * mean).clamp(min=0)
+    std = variance.sqrt()
+    return mean, torch.where(std > 1e-6 * (1 + mean.abs()), std, 1.0)
+
+
+def batches_of(n: int, batch_size: int) -> Iterator[slice]:
+    """Yield consecutive slices of at most `batch_size` that cover 0..n-1."""
+    for start in range(0, n, batch_size):
+        yield slice(start, min(start + batch_size, n))
+
+
+def _occurrences(order: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return for each place how often its sample stood before it."""
+    by_sample = np.argsort(order, kind="stable")
+    ordered = order[by_sample]
+    starts = np.r_[0, np.flatnonzero(np.diff(ordered)) + 1]
+    counts = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
+    result = np.empty(len(order), dtype=np.uint64)
+    result[by_sample] = counts.astype(np.uint64)
+    return result
+
+
+def _mapped(array: np.memmap | NDArray) -> Tensor:  # type: ignore[type-arg]
+    """Return the array as a tensor without a copy, mapped copy-on-write, as torch wants writable memory."""
+    if isinstance(array, np.memmap) and array.filename is not None:
+        array = np.memmap(array.filename, dtype=array.dtype, mode="c", offset=array.offset, shape=array.shape)
+    if array.dtype == np.uint16:
+        array = array.view(np.int16)
+    return torch.from_numpy(array)

@@ -1,0 +1,79 @@
+"""The rows and decoded items of a task as an experiment wants them, each opened when it is first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.base.errors import DataError
+from pipeline.base.progress import count_progress
+from pipeline.data.batches import Items
+from pipeline.data.store import FileItems, Store, StoredForm, UnreadableError, open_store
+from pipeline.data.tables import RowSet, load_test, load_train
+from pipeline.records.experiment import Input
+from pipeline.records.rows import Rows
+from pipeline.records.task import Source, Task
+
+Say = Callable[[str], None]
+
+
+class Dataset:
+    """The rows and stores of a task as an experiment wants them, opened when first needed."""
+
+    def __init__(self, task: Task, inputs: Input, data: Path, cache: Path, workers: int, say: Say) -> None:
+        """Read the labelled rows; `data` is the host's folder, `cache` where decoded items are kept."""
+        self._task, self._inputs, self._data, self._cache = task, inputs, data, cache
+        self._workers, self._say = workers, say
+        self.train = load_train(task, data)
+        self._train_items: Items | None = None
+        self._test: tuple[Rows, Items] | None = None
+
+    def train_items(self, device: str) -> Items:
+        """Return the items of the labelled rows."""
+        if self._train_items is None:
+            self._train_items = Items(self._open(self.train, self._inputs.channels).array, device)
+        return self._train_items
+
+    def other(self, source: Source | None, device: str) -> tuple[Rows, Items]:
+        """Return rows and items of the test set, or of another source, in the form that training has."""
+        if source is None and self._test is not None:
+            return self._test
+        row_set = load_test(self._task, self._data, self.train.rows.names, source)
+        train_shape = self.train_items(device).shape
+        channels = train_shape[0] if len(train_shape) == 3 else None
+        items = Items(self._open(row_set, channels).array, device)
+        if items.shape != train_shape:
+            raise DataError(f"test items have the shape {items.shape}, training items {train_shape}; set input.size:")
+        if source is None:
+            self._test = (row_set.rows, items)
+        return row_set.rows, items
+
+    def _open(self, row_set: RowSet, channels: int | None) -> Store:
+        inputs, task = self._inputs, self._task
+        is_file = isinstance(row_set.source, FileItems) and task.input == "image"
+        form = StoredForm(task.input, inputs.size, channels if is_file else None, inputs.resize)
+        try:
+            with count_progress("decoding") as progress:
+                store = open_store(
+                    row_set.source,
+                    form,
+                    self._cache,
+                    report=self._say,
+                    progress=progress,
+                    workers=self._workers,
+                )
+        except UnreadableError as error:
+            raise _with_exclude_lines(error, row_set) from None
+        if store.meta.get("n_nonfinite"):
+            raise DataError(f"{store.meta['n_nonfinite']} stored values are NaN or infinite; mend the files first")
+        return store
+
+
+def _with_exclude_lines(error: UnreadableError, row_set: RowSet) -> DataError:
+    """Add the lines to paste into the task, for unreadable files of labelled rows."""
+    if row_set.rows.targets is None or not isinstance(row_set.source, FileItems):
+        return error
+    bad = {position for position, path in enumerate(row_set.source.paths) if path in set(error.paths)}
+    ids = [row_id for row_id, items in zip(row_set.rows.ids, row_set.rows.items, strict=True) if bad & set(items)]
+    lines = "\n".join(f"  - {row_id!r}" for row_id in ids)
+    return DataError(f"{error}\nTo leave these training rows out, put into task.yaml:\nexclude:\n{lines}")

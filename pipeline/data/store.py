@@ -1,0 +1,483 @@
+"""Decode once: the items of a set (files, table columns or one array) as one memory-mapped array on disk.
+
+Every fold, epoch, experiment and process reads the same array. It lies in `<cache>/store/<key>/items.bin` beside a
+`meta.json`, which is written last and makes it whole; the key follows from the decoder, the wanted form and the path,
+size and time of change of every file. The first process builds, others wait for it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from pipeline.base.errors import DataError, listed, nearest
+from pipeline.base.files import atomic_path, hash_json, read_json, remove_leftovers, sha256_file, write_json, write_text
+from pipeline.data.readers import (
+    DECODER_VERSION,
+    Resize,
+    convert_channels,
+    load_array,
+    reader_for,
+    resize_image,
+    storable,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[Any]
+Report = Callable[[str], None]
+Progress = Callable[[int, int], None]
+R = TypeVar("R")
+
+_SLOW_ITEM_SEC = 5e-4  # below it, threads only fight over the interpreter: 32 px files decode no faster on two cores
+_N_PROBES = 12
+_SHAPE_ADVICE = {
+    "image": "State input.size: [height, width] to bring all images to one size.",
+    "signal": "Cut or pad all signals to one length and number of channels first.",
+}
+_TYPE_ADVICE = "Save all files with one type of values."
+
+
+@dataclass(frozen=True)
+class FileItems:
+    """One item per file."""
+
+    paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class PixelItems:
+    """One item per row of a CSV or Parquet table, its values in columns."""
+
+    table: Path
+    columns: tuple[str, ...]
+    shape: tuple[int, ...]
+    """(H, W), (C, H, W), or (C, T) for signals."""
+
+
+@dataclass(frozen=True)
+class ArrayItems:
+    """One item per entry of the first axis of an array."""
+
+    path: Path
+    key: str | None = None
+
+
+ItemSource = FileItems | PixelItems | ArrayItems
+
+
+@dataclass(frozen=True)
+class StoredForm:
+    """What an item becomes before it is stored."""
+
+    input: Literal["image", "signal"]
+    size: tuple[int, int] | None = None
+    """(h, w) of images; without it, all must have one size."""
+    channels: int | None = None
+    """1, 3 or 4 of images; without it, those of the first readable item."""
+    resize: Resize = "squash"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Decoded items, read-only: (N, C, H, W) or (N, C, T), uint8, uint16 or float32."""
+
+    array: np.memmap[Any, Any]
+    folder: Path
+    key: str
+    meta: dict[str, Any]
+    """n_items, shape, dtype, n_nonfinite, build_sec, content_hash."""
+
+
+class UnreadableError(DataError):
+    """Files of the set are missing or broken; `paths` are all of them."""
+
+    def __init__(self, message: str, paths: tuple[Path, ...]) -> None:
+        super().__init__(message)
+        self.paths = paths
+
+
+def open_store(
+    source: ItemSource,
+    form: StoredForm,
+    cache: Path,
+    *,
+    report: Report = print,
+    progress: Progress | None = None,
+    workers: int | None = None,
+    verify: bool = False,
+) -> Store:
+    """Return the decoded items of `source`, in its order, building them on first use.
+
+    Args:
+        source: where the items are.
+        form: what they become.
+        cache: folder for decoded data; `store/<key>` is made in it.
+        report: gets one line about what is being done, and notes.
+        progress: gets (items done, items in all) while building.
+        workers: decoding threads; by default one per core where an item takes long enough to gain by them.
+        verify: compare the stored bytes with the hash taken when they were built.
+
+    Raises:
+        UnreadableError: files are missing or broken; all are named, and nothing is stored.
+        DataError: items differ in shape or type, do not fit on the disk, or the stored bytes have changed.
+    """
+    key = store_key(source, form)
+    folder = cache / "store" / key
+    if not _is_whole(folder):
+        try:
+            _build_once(source, form, folder, report, progress or _unseen, workers or _n_cores())
+        except OSError as error:  # readers raise a DataError, so this is the cache's disk
+            raise DataError(f"{folder}: cannot be written ({error}); free some space or move the cache") from None
+    store = _opened(folder, key)
+    if verify and sha256_file(folder / "items.bin") != store.meta["content_hash"]:
+        raise DataError(f"{folder / 'items.bin'}: the decoded data have changed since they were built; delete {folder}")
+    return store
+
+
+def store_key(source: ItemSource, form: StoredForm) -> str:
+    """Return 16 hex digits that change with the decoder, the form, and any file's path, size or time of change."""
+    files: tuple[Path, ...]
+    details: list[object]
+    if isinstance(source, FileItems):
+        files, details = source.paths, []
+    elif isinstance(source, PixelItems):
+        files, details = (source.table,), [source.columns, source.shape]
+    else:
+        files, details = (source.path,), [source.key]
+    stamps = [_stamp(path) for path in files]
+    return hash_json([DECODER_VERSION, asdict(form), type(source).__name__, details, stamps])[:16]
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    """Return absolute path, size and time of change; a missing file has size -1 and is reported by the reader."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116  a third faster than Path.stat, and there may be a million
+        return os.path.abspath(path), stat.st_size, stat.st_mtime_ns  # noqa: PTH100  no look at symlinks
+    except OSError:
+        return os.path.abspath(path), -1, 0  # noqa: PTH100
+
+
+def _is_whole(folder: Path) -> bool:
+    """Return whether the marker is there and the data have the size that it states."""
+    try:
+        meta = read_json(folder / "meta.json")
+        n_bytes = int(np.prod(meta["shape"], dtype=np.int64)) * np.dtype(meta["dtype"]).itemsize
+        return bool((folder / "items.bin").stat().st_size == n_bytes)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _build_once(
+    source: ItemSource, form: StoredForm, folder: Path, report: Report, progress: Progress, workers: int
+) -> None:
+    """Build the store, or wait for the process that does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / ".lock", report):
+        if not _is_whole(folder):
+            remove_leftovers(folder)
+            (folder / "meta.json").unlink(missing_ok=True)  # a marker without its data
+            _build(_items_of(source, report), form, folder, report, progress, workers)
+
+
+def _opened(folder: Path, key: str) -> Store:
+    meta = read_json(folder / "meta.json")
+    array = np.memmap(folder / "items.bin", dtype=meta["dtype"], mode="r", shape=tuple(meta["shape"]))
+    return Store(array, folder, key, meta)
+
+
+@contextmanager
+def _locked(path: Path, report: Report) -> Iterator[None]:
+    """Hold a lock file inside the block; the kernel frees it when its holder dies."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        report("waiting for another process that decodes the same items ...")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# ---- Sources: items as they lie there ----
+
+
+@dataclass(frozen=True)
+class _Items:
+    """A source that is ready to be read, item by item, from any thread."""
+
+    n: int
+    title: str
+    read: Callable[[int], Array]
+    name: Callable[[int], str]
+    paths: tuple[Path, ...] = ()
+    """Of files only: the file of each item."""
+
+
+def _items_of(source: ItemSource, report: Report) -> _Items:
+    """Return a source ready to be read; tables and compressed arrays are loaded here, once."""
+    if isinstance(source, FileItems):
+        paths = source.paths
+        title = f"decoding {len(paths):,} files"
+        return _Items(len(paths), title, lambda i: reader_for(paths[i])(paths[i]), lambda i: str(paths[i]), paths)
+    if isinstance(source, PixelItems):
+        report(f"reading {source.table}")
+        path, array = source.table, _read_pixels(source)
+    else:
+        path, array = source.path, load_array(source.path, source.key)
+    if array.ndim < 2:
+        raise DataError(f"{path}: expected an array whose first axis counts the items, found shape {array.shape}")
+    title = f"storing {len(array):,} items of {path}"
+    return _Items(len(array), title, lambda i: storable(array[i], str(path)), lambda i: f"{path}: item {i}")
+
+
+def _read_pixels(source: PixelItems) -> Array:
+    """Return the columns of a table as (N, *shape), in the smallest of uint8, uint16 and float32 that holds them."""
+    import pandas as pd
+
+    if len(source.columns) != np.prod(source.shape):
+        raise DataError(f"{source.table}: {len(source.columns)} columns do not make items of shape {source.shape}")
+    try:
+        if source.table.suffix == ".parquet":
+            return _narrow(pd.read_parquet(source.table), source).reshape(-1, *source.shape)
+        # In parts, as 60,000 rows of 784 columns would take 400 MB as the integers that pandas reads.
+        with pd.read_csv(source.table, chunksize=4096) as tables:
+            parts = [_narrow(table, source) for table in tables]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{source.table}: cannot be read as a table ({error})") from None
+    return np.concatenate(parts).reshape(-1, *source.shape)
+
+
+def _narrow(table: pd.DataFrame, source: PixelItems) -> Array:
+    """Return the source's columns as (n, columns), uint8 or uint16 where all values are such, else float32."""
+    missing = [name for name in source.columns if name not in table]
+    if missing:
+        raise DataError(f"{source.table}: no column {listed(missing)}.{nearest(missing[0], map(str, table.columns))}")
+    chosen = table[list(source.columns)]
+    if not len(chosen):
+        return np.empty(chosen.shape, np.uint8)
+    texts = [str(name) for name, dtype in chosen.dtypes.items() if dtype.kind not in "buif"]
+    if texts:
+        raise DataError(f"{source.table}: pixels must be numbers; these columns hold something else: {listed(texts)}")
+    values = chosen.to_numpy()
+    if values.dtype.kind in "bui" and values.min(initial=0) >= 0 and values.max(initial=0) <= 65535:
+        return values.astype(np.uint8 if values.max(initial=0) <= 255 else np.uint16)
+    return storable(values, str(source.table))
+
+
+def _formed(item: Array, form: StoredForm, name: str) -> Array:
+    """Return an item in the form in which it is stored: (C, H, W) or (C, T)."""
+    if form.input == "signal":
+        item = item[None] if item.ndim == 1 else item[0] if item.ndim == 3 and len(item) == 1 else item
+        if item.ndim != 2:
+            raise DataError(f"{name}: expected a signal of (T,), (C, T) or (1, C, T), found shape {item.shape}")
+        return item
+    item = item[None] if item.ndim == 2 else item
+    if item.ndim != 3:
+        raise DataError(f"{name}: expected an image of (H, W), (C, H, W) or (H, W, C), found shape {item.shape}")
+    if item.shape[0] not in (1, 3, 4) and item.shape[2] in (1, 3, 4):
+        item = np.moveaxis(item, -1, 0)
+    try:
+        item = item if form.channels is None else convert_channels(item, form.channels)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+    return item if form.size is None else resize_image(item, form.size, form.resize)
+
+
+# ---- Building ----
+
+
+@dataclass
+class _Tally:
+    """What was met on the way through all items."""
+
+    faults: dict[int, str] = field(default_factory=dict)
+    """Message per item that could not be read."""
+    kinds: dict[tuple[tuple[int, ...], str], int] = field(default_factory=dict)
+    """First item of each (shape, type)."""
+    n_nonfinite: int = 0
+
+    def add(self, item: Array, index: int) -> None:
+        """Take note of one item."""
+        self.kinds.setdefault((item.shape, item.dtype.name), index)
+        if item.dtype.kind == "f":
+            self.n_nonfinite += int(item.size - np.isfinite(item).sum())
+
+
+def _build(items: _Items, form: StoredForm, folder: Path, report: Report, progress: Progress, workers: int) -> None:
+    """Write `items.bin`, then `meta.json`, into a folder whose lock is held."""
+    began = time.perf_counter()
+    if not items.n:
+        raise DataError(f"no items to store: {items.title}")
+    form = _with_channels(form, items)
+
+    def read(index: int) -> Array:
+        return _formed(items.read(index), form, items.name(index))
+
+    samples, item_sec = _probe(read, items.n)
+    workers = workers if item_sec > _SLOW_ITEM_SEC else 1
+    _check_alike(samples.kinds, items, form)
+    for shape, dtype in samples.kinds:
+        _announce(items, shape, np.dtype(dtype), folder, item_sec / workers, form, report)
+    block = min(256, max(1, int(0.05 / (item_sec + 1e-9))))  # some 50 ms of work for a thread
+    with atomic_path(folder / "items.bin") as temp:
+        tally = _write(read, items.n, temp, block, workers, progress)
+        _check_readable(tally.faults, items, folder)
+        _check_alike(tally.kinds, items, form)
+    ((shape, dtype),) = tally.kinds
+    meta = {"decoder": DECODER_VERSION, "form": asdict(form), "n_items": items.n, "shape": (items.n, *shape)}
+    meta |= {"dtype": dtype, "n_nonfinite": tally.n_nonfinite, "content_hash": sha256_file(folder / "items.bin")}
+    write_json(folder / "meta.json", meta | {"build_sec": round(time.perf_counter() - began, 2)})
+
+
+def _with_channels(form: StoredForm, items: _Items) -> StoredForm:
+    """Return the form with the channels of the first image, where none are asked for."""
+    if form.input == "signal" or form.channels is not None:
+        return form
+    try:
+        return replace(form, channels=_formed(items.read(0), replace(form, size=None), items.name(0)).shape[0])
+    except DataError:
+        return form  # the pass over all items will tell
+
+
+def _probe(read: Callable[[int], Array], n: int) -> tuple[_Tally, float]:
+    """Return what a few items all over the set look like, and the seconds that one takes."""
+    tally, seconds = _Tally(), []
+    for index in np.unique(np.linspace(0, n - 1, _N_PROBES).astype(int)).tolist():
+        began = time.perf_counter()
+        with suppress(DataError):
+            tally.add(read(index), index)
+            seconds.append(time.perf_counter() - began)
+    return tally, float(np.median(seconds or [0.0]))  # not the mean: the first ones also warm up
+
+
+def _announce(
+    items: _Items,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    folder: Path,
+    item_sec: float,
+    form: StoredForm,
+    report: Report,
+) -> None:
+    """Report what will be built and how long it takes, or raise a DataError when the disk has no room for it."""
+    cache = folder.parent.parent
+    n_bytes = items.n * math.prod(shape) * dtype.itemsize
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        raise DataError(
+            f"{cache}: {_size(n_bytes)} are needed for {items.n:,} items and {_size(free)} are free; "
+            "free some, choose another cache folder, or a smaller input.size:"
+        )
+    axes = (shape[1], shape[2], shape[0]) if form.input == "image" else shape
+    seconds = max(1, round(items.n * item_sec))
+    duration = f"{seconds} s" if seconds < 120 else f"{round(seconds / 60)} min"
+    report(f"{items.title} to {'x'.join(map(str, axes))} {dtype}: {_size(n_bytes)} in {cache}, about {duration}")
+    if form.input == "signal" and shape[0] > shape[1]:
+        report(f"note: signals have {shape[0]} channels of {shape[1]} samples; should it be the other way round?")
+
+
+def _write(read: Callable[[int], Array], n: int, path: Path, block: int, workers: int, progress: Progress) -> _Tally:
+    """Write all items to one file in their order, and return what was met; after a fault nothing more is written.
+
+    The file is written, not mapped: on a full disk a write raises, where a mapped page kills the process.
+    """
+    tally = _Tally()
+
+    def decode(indices: range) -> list[Array | DataError]:
+        return [_or_error(read, index) for index in indices]
+
+    with path.open("wb") as file:
+        for indices, results in _in_order(decode, n, block, workers):
+            for index, result in zip(indices, results, strict=True):
+                if isinstance(result, DataError):
+                    tally.faults[index] = str(result)
+                    continue
+                tally.add(result, index)
+                if not tally.faults and len(tally.kinds) == 1:
+                    file.write(np.ascontiguousarray(result).data)
+            progress(indices.stop, n)
+    return tally
+
+
+def _or_error(read: Callable[[int], Array], index: int) -> Array | DataError:
+    try:
+        return read(index)
+    except DataError as error:
+        return error
+
+
+def _in_order(work: Callable[[range], R], n: int, block: int, workers: int) -> Iterator[tuple[range, R]]:
+    """Yield each block of 0..n-1 with the result of its work, in order; threads run a few blocks ahead."""
+    blocks = [range(start, min(start + block, n)) for start in range(0, n, block)]
+    if workers == 1:
+        yield from ((indices, work(indices)) for indices in blocks)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        ahead: deque[tuple[range, Future[R]]] = deque()
+        for indices in blocks:
+            ahead.append((indices, pool.submit(work, indices)))
+            if len(ahead) > 2 * workers:
+                done, future = ahead.popleft()
+                yield done, future.result()
+        for done, future in ahead:
+            yield done, future.result()
+
+
+def _check_readable(faults: dict[int, str], items: _Items, folder: Path) -> None:
+    """Raise an error that names every file that could not be read, if there is one."""
+    if not faults:
+        return
+    messages = list(faults.values())
+    if not items.paths:
+        raise DataError("\n  ".join([f"{len(faults):,} of {items.n:,} items cannot be used:", *messages[:20]]))
+    listing = folder.parent.parent / f"unreadable-{folder.name}.txt"
+    write_text(listing, "\n".join(messages) + "\n")
+    shown = [*messages[:20], *([f"... ({len(messages) - 20:,} more)"] if len(messages) > 20 else [])]
+    head = f"{len(faults):,} of {items.n:,} files cannot be used; all are listed in {listing}:"
+    advice = "Restore them, or leave out their training rows with exclude: in the task file."
+    raise UnreadableError("\n  ".join([head, *shown]) + f"\n{advice}", tuple(items.paths[index] for index in faults))
+
+
+def _check_alike(kinds: dict[tuple[tuple[int, ...], str], int], items: _Items, form: StoredForm) -> None:
+    """Raise a DataError with examples when items have more than one shape or type, or nothing in them."""
+    shapes: dict[Any, int] = {}
+    dtypes: dict[Any, int] = {}
+    for (shape, dtype), index in kinds.items():
+        shapes.setdefault(shape, index)
+        dtypes.setdefault(dtype, index)
+    empty = [index for shape, index in shapes.items() if not math.prod(shape)]
+    if empty:
+        raise DataError(f"{items.name(empty[0])}: holds no values")
+    for what, found, advice in (("shapes", shapes, _SHAPE_ADVICE[form.input]), ("types", dtypes, _TYPE_ADVICE)):
+        if len(found) > 1:
+            examples = listed([f"{kind} ({items.name(index)})" for kind, index in found.items()], 8)
+            raise DataError(f"items must have one of these {what}, not several: {examples}. {advice}")
+
+
+def _n_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _unseen(done: int, total: int) -> None:
+    """Show no progress."""
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:,.0f} MB" if n_bytes >= 1e6 else f"{n_bytes / 1e3:,.0f} kB"

@@ -1,0 +1,218 @@
+"""All units of a run through an executor -> OOF, test predictions and CV. `podium train CONFIG`, `podium predict RUN`.
+
+What the units write is the truth; the run's `oof.parquet`, `test.parquet`, `cv.json` and `curves.png` are derived from
+them, again after every call, so a run can be trained fold by fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.base.errors import ConfigError, DataError, MismatchError
+from pipeline.base.files import write_json
+from pipeline.base.interrupt import StopFlag
+from pipeline.base.plots import plot_history
+from pipeline.data.dataset import Dataset
+from pipeline.data.tables import load_train
+from pipeline.records.config import Config
+from pipeline.records.folds import Folds
+from pipeline.records.machine import Machine
+from pipeline.records.metrics import Metric
+from pipeline.records.predictions import Predictions, join_folds, load_predictions, mean_predictions, save_predictions
+from pipeline.records.rows import Rows
+from pipeline.records.runs import Run, Unit, Workspace, start_run
+from pipeline.records.scoring import cv_summary, metric_of, score_or_note
+from pipeline.records.task import Source
+from pipeline.stages.folding import fold_table
+from pipeline.training.device import count_cores, has_native_bf16, resolve_device, resolve_precision, threads
+from pipeline.training.executors import run_jobs
+from pipeline.training.history import read_history
+from pipeline.training.recipe import try_parts, warnings_of
+from pipeline.training.unit import UnitJob, dataset_of, load_unit, predict_unit, train_unit_job
+
+Say = Callable[[str], None]
+Report = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user asks of the machine; None and `auto` are resolved when the run starts, or as it started."""
+
+    device: str = "auto"
+    jobs: int | None = None
+    threads: int | None = None
+    workers: int | None = None
+    checkpoint_minutes: float = 5.0
+
+
+def train_run(
+    workspace: Workspace,
+    config: Config,
+    wishes: Wishes,
+    say: Say,
+    report: Report,
+    which: Sequence[int] | Literal["all"] | None = None,
+) -> Run:
+    """Train the units of a config that are not finished yet, and derive OOF, test predictions and CV.
+
+    Args:
+        workspace: where everything lies.
+        config: what to train.
+        wishes: device, jobs, threads; what changes bits is saved when the run starts and restored when it goes on.
+        say: gets messages, a line each.
+        report: gets the events of the units.
+        which: folds to train; None for every fold, `all` for a refit on every row (a run of its own, without CV).
+
+    Raises:
+        ConfigError, DataError, MismatchError: before any training, with everything that is wrong.
+        StopRequestedError: a signal came; the same command goes on.
+    """
+    folds = fold_table(workspace, config, say)
+    if which == "all":
+        config = replace(config, run_name=f"{config.run_name}-all")
+    _check_folds_exist(which, folds)
+    machine = resolve_machine(workspace, config, wishes)
+    data = Dataset(
+        config.task, config.experiment.input, workspace.data(config.task), workspace.cache, machine.workers, say
+    )
+    _refuse_before_training(config, data, folds, which == "all")
+    for note in warnings_of(config.experiment):
+        say(f"warning: {note}")
+    run = start_run(workspace, config, folds, machine, is_refit=which == "all")
+    say(f"run {run.folder}: {machine.device}, {machine.precision}, {machine.jobs} x {machine.threads} threads")
+    todo = [unit for unit in run.units() if not run.is_done(unit) and (which in (None, "all") or unit.fold in which)]
+    jobs = [UnitJob(workspace.root, run.folder, unit, machine) for unit in todo]
+    if jobs:
+        run_jobs(train_unit_job, jobs, machine.jobs, report)
+    finish_run(workspace, run)
+    return run
+
+
+def predict_run(
+    workspace: Workspace, run: Run, say: Say, source: Source | None = None, out: Path | None = None
+) -> Path:
+    """Predict rows with every finished unit of a run and write their mean; return the file's path.
+
+    Args:
+        workspace: where everything lies.
+        run: at least one unit is finished.
+        say: gets messages.
+        source: other rows than the task's test set.
+        out: where the predictions go; by default the run's `test.parquet`.
+
+    Raises:
+        DataError: no unit is finished, or the rows cannot be read.
+    """
+    data = dataset_of(workspace, run, say)
+    units = run.done_units()
+    if not units:
+        raise DataError(f"{run.folder}: no unit is finished yet; `podium train` goes on")
+    rows, items = data.other(source, run.machine.device)
+    parts = []
+    with threads(run.machine.threads):
+        for unit in units:
+            model, scaling, digest = load_unit(run, unit, data.train.rows, items)
+            parts.append(predict_unit(run, unit, rows, items, model, scaling, digest, StopFlag()))
+    path = out or run.folder / "test.parquet"
+    save_predictions(path, mean_predictions(parts))
+    return path
+
+
+def finish_run(workspace: Workspace, run: Run) -> dict[str, Any]:
+    """Derive OOF, test predictions, CV and curves from the finished units; return the CV as written to `cv.json`."""
+    rows = load_train(run.task, workspace.data(run.task)).rows
+    metric = metric_of(run.task, rows)
+    with run.locked():
+        done = run.done_units()
+        tests = [load_predictions(path) for unit in done if (path := run.unit_folder(unit) / "test.parquet").is_file()]
+        oof = None if run.is_refit or not done else _oof(run, done)
+        partial = _partial_note(run, done)
+        cv = score_run(run, oof, rows, metric) | {"partial": partial, "weights": run.experiment.train.weights}
+        if tests:
+            save_predictions(run.folder / "test.parquet", _marked(mean_predictions(tests), run, partial))
+        if oof is not None:
+            save_predictions(run.folder / "oof.parquet", _marked(oof, run, partial))
+        write_json(run.folder / "cv.json", cv)
+        if done:
+            histories = {unit.name: read_history(run.unit_folder(unit) / "history.csv") for unit in done}
+            plot_history(run.folder / "curves.png", histories, metric.name)
+    return cv
+
+
+def score_run(run: Run, oof: Predictions | None, rows: Rows, metric: Metric) -> dict[str, Any]:
+    """Return the scores of a run as `cv.json` holds them; see `cv_summary`."""
+    lines = [_unit_score(run, unit, rows, metric) for unit in run.done_units() if unit.fold != "all"]
+    return cv_summary(lines, oof, rows, metric, 0 if run.is_refit else run.record["folds"]["n_folds"])
+
+
+def _unit_score(run: Run, unit: Unit, rows: Rows, metric: Metric) -> dict[str, Any]:
+    heldout = load_predictions(run.unit_folder(unit) / "heldout.parquet")
+    score, note = score_or_note(heldout, rows, metric)
+    return {"fold": unit.fold, "seed": unit.seed, "score": score, "note": note, "n_rows": len(heldout)}
+
+
+def _oof(run: Run, done: Sequence[Unit]) -> Predictions:
+    """Return each held-out row once: the mean over the seeds of its fold, then the folds side by side."""
+    by_fold: dict[Any, list[Predictions]] = {}
+    for unit in done:
+        by_fold.setdefault(unit.fold, []).append(load_predictions(run.unit_folder(unit) / "heldout.parquet"))
+    return join_folds([mean_predictions(parts) for parts in by_fold.values()])
+
+
+def _partial_note(run: Run, done: Sequence[Unit]) -> str | None:
+    """Return `2 of 5 folds` for a run that is not whole; None for one that is."""
+    if len(done) == len(run.units()):
+        return None
+    n_seeds = len(run.experiment.seeds)
+    if n_seeds == 1:
+        return f"{len(done)} of {len(run.units())} folds"
+    return f"{len(done)} of {len(run.units())} units ({n_seeds} seeds)"
+
+
+def _marked(predictions: Predictions, run: Run, partial: str | None) -> Predictions:
+    return replace(predictions, meta={**predictions.meta, "run": run.name, "partial": partial})
+
+
+def resolve_machine(workspace: Workspace, config: Config, wishes: Wishes) -> Machine:
+    """Return the machine for a run: what the user asks, else what the run started with, else what suits this machine.
+
+    On a CPU, units run side by side with one thread each, which is faster than one unit on all cores; on a GPU they
+    run one after another.
+    """
+    folder = workspace.run(config.task, config.run_name)
+    started = Run(folder).machine if (folder / "run.json").is_file() and not Run(folder).is_blend else None
+    device = resolve_device(wishes.device if wishes.device != "auto" or not started else started.device)
+    cores, n_units = count_cores(), config.experiment.folds.n_folds * len(config.experiment.seeds)
+    jobs = wishes.jobs or (min(cores, n_units) if device == "cpu" and wishes.threads is None else 1)
+    default_threads = started.threads if started else max(1, cores // jobs)
+    precision = config.experiment.train.precision
+    if started is not None and precision == "auto":
+        if started.precision == "bf16" and not has_native_bf16(device):
+            raise MismatchError(f"{folder}: was started in bf16, which this machine does not have")
+        precision = started.precision
+    return Machine(
+        device=device,
+        jobs=jobs,
+        threads=wishes.threads or default_threads,
+        workers=wishes.workers or cores,
+        precision=resolve_precision(precision, device),
+        checkpoint_minutes=wishes.checkpoint_minutes,
+    )
+
+
+def _check_folds_exist(which: Sequence[int] | Literal["all"] | None, folds: Folds) -> None:
+    for fold in which if which not in (None, "all") else ():
+        folds.split(int(fold))
+
+
+def _refuse_before_training(config: Config, data: Dataset, folds: Folds, is_refit: bool) -> None:
+    """Raise for everything that can be known before the first step."""
+    metric_of(config.task, data.train.rows)
+    if is_refit and config.experiment.train.weights == "best":
+        raise ConfigError("train.weights: best is selected on a held-out fold, and a refit has none; use last or ema")
+    try_parts(config.task, config.experiment, data.train_items("cpu").shape, data.train.rows)
+    if config.task.test is not None:
+        data.other(None, "cpu")

@@ -1,0 +1,88 @@
+"""Devices and precision: what this machine can do, found by asking it and never by timing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from pipeline.base.errors import ConfigError
+from pipeline.records.machine import Precision
+
+
+def resolve_device(wanted: str) -> str:
+    """Return `cuda` or `cpu` for `auto`, else what was asked for if this machine has it."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise ConfigError(f"--device {wanted}: expected auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"--device {wanted}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return wanted
+
+
+def resolve_precision(wanted: str, device: str) -> Precision:
+    """Return the precision of the multiplications: bf16 for `auto` where the hardware has it, else fp32.
+
+    Native means: CUDA from Ampere on; CPUs with AMX or AVX512-BF16.
+    """
+    if wanted == "auto":
+        return "bf16" if has_native_bf16(device) else "fp32"
+    if wanted == "fp16" and device == "cpu":
+        raise ConfigError("train.precision: fp16 needs a CUDA device; on a CPU use bf16 or fp32")
+    return {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16"}[wanted]  # type: ignore[return-value]
+
+
+def has_native_bf16(device: str) -> bool:
+    """Say whether the device multiplies bf16 in hardware."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    known = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in known)
+
+
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def autocast(device: str, precision: Precision) -> torch.autocast:
+    """Return the context in which forward passes multiply in the given precision."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return torch.autocast(torch.device(device).type, dtype=dtype, enabled=precision != "fp32")
+
+
+@contextmanager
+def threads(n_threads: int) -> Iterator[None]:
+    """Use `n_threads` inside the block: sums of another thread count differ in their last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def read_later(flag: Tensor) -> Callable[[], bool]:
+    """Start bringing a boolean to the host; the returned function waits for that copy and no more.
+
+    On CUDA the wait ends when the work queued *before* this call is done, so what is queued between (a backward pass)
+    keeps the device busy: reading a loss's finiteness this way costs no device-wide synchronisation.
+    """
+    if flag.device.type != "cuda":
+        return lambda: bool(flag)
+    host = torch.empty((), dtype=torch.bool, pin_memory=True)
+    host.copy_(flag, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def wait() -> bool:
+        copied.synchronize()
+        return bool(host)
+
+    return wait

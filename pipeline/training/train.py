@@ -1,0 +1,371 @@
+"""The training of one unit (a fold and a seed), from scratch or from its newest checkpoint. Read this file first.
+
+`train_unit` is an iterator over steps, so that an executor may take turns between units. Its state is (epoch, step) and
+the tensors; order, augmentation and dropout are functions of (seed, epoch, step, id), so a run that was killed and
+resumed ends bitwise where an unbroken one does (on one machine, with one thread count).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.base.errors import PodiumError
+from pipeline.base.interrupt import StopFlag
+from pipeline.base.keyed import make_key, seeded
+from pipeline.base.progress import Event
+from pipeline.data.batches import EpochOrder, Items, Samples, augment_draws, balanced, even_slices, shuffled
+from pipeline.records.experiment import Experiment
+from pipeline.records.machine import Machine
+from pipeline.training.checkpoint import flatten_optimizer, newest_checkpoint, restore_optimizer, save_checkpoint
+from pipeline.training.device import autocast, read_later
+from pipeline.training.ema import swapped
+from pipeline.training.history import write_history
+from pipeline.training.optim import l1_penalty, lr_factor
+from pipeline.training.predict import average_items, predict_logits, prepare
+from pipeline.training.recipe import Parts
+
+MAX_BAD_STEPS = 3
+"""Steps in a row with a loss that is not finite, after which the unit stops."""
+
+
+@dataclass(frozen=True)
+class UnitData:
+    """What one unit learns from and is scored on."""
+
+    name: str
+    seed: int
+    ids: NDArray[np.object_]
+    """(N,) ids of all rows, to name a bad batch."""
+    items: Items
+    targets: Tensor
+    """(N, K) what the loss sees, on the device."""
+    labels: NDArray[np.int64] | None
+    """(N,) class per row, for balanced sampling; None where rows have no single class."""
+    train: Samples
+    heldout: Samples
+    """No samples for a refit on every row."""
+    score: Callable[[NDArray[np.float32]], float | None]
+    """Held-out predictions (rows in sorted order, K) -> metric, or None where it is undefined."""
+    higher_is_better: bool
+    metric: str
+
+
+@dataclass(frozen=True)
+class StepAt:
+    """Which step of which epoch, and which places of the epoch's order it takes."""
+
+    epoch: int
+    step: int
+    n_steps: int
+    """Steps of an epoch."""
+    part: slice
+
+
+@dataclass
+class State:
+    """Where a unit stands: everything that a checkpoint holds beside model, optimiser, EMA and scaler."""
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    """Sum of the applied losses of this epoch, each times its batch size; on the device, read once an epoch."""
+    n_applied: int = 0
+    """Samples whose loss was applied in this epoch."""
+    bad_in_a_row: int = 0
+    seconds: float = 0.0
+    """Time spent in this epoch."""
+    history: list[dict[str, float | int | None]] = field(default_factory=list)
+    """One row for each finished epoch."""
+    best_rank: float | None = None
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """The weights of the best epoch, where the experiment asks for them."""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The straight line
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def train_unit(
+    unit: UnitData, parts: Parts, experiment: Experiment, machine: Machine, folder: Path, stop: StopFlag
+) -> Iterator[Event]:
+    """Train one unit to its last epoch, yielding after every step; checkpoints lie in `folder`.
+
+    When the iterator ends, `final_weights` of the folder's newest checkpoint are those that predict.
+
+    Raises:
+        StopRequestedError: `stop` was set; the state is saved.
+        PodiumError: the loss was not finite three times in a row; the last good checkpoint stays.
+    """
+    spec = experiment.train
+    scaler = torch.amp.GradScaler(torch.device(machine.device).type, enabled=machine.precision == "fp16")
+    state = _resume(folder, parts, scaler, machine)
+    saved_at = time.monotonic()
+    for epoch in range(state.epoch, spec.epochs):
+        order = epoch_order(unit, spec.sampling, epoch)
+        batches = even_slices(len(order.sample), spec.batch_size)
+        for step in range(state.step, len(batches)):
+            started = time.monotonic()
+            at = StepAt(epoch, step, len(batches), batches[step])
+            rows, loss, is_good = train_step(unit, parts, experiment, machine, scaler, order, at)
+            state.step = step + 1
+            state.seconds += time.monotonic() - started
+            _count_loss(state, unit, folder, epoch, rows, loss, is_good)
+            if stop.is_set or time.monotonic() - saved_at > 60 * machine.checkpoint_minutes:
+                _save(folder, state, parts, scaler)
+                saved_at = time.monotonic()
+            stop()
+            if state.step < len(batches):  # the event that ends the epoch carries its scores, below
+                yield _event(unit, state, spec.epochs, len(batches), batches[step].stop)
+
+        row = _score_epoch(unit, parts, experiment, machine, state, stop)
+        _keep_best(state, parts, experiment, unit)
+        state.epoch, state.step, state.n_applied, state.seconds = epoch + 1, 0, 0, 0.0
+        state.loss_sum = torch.zeros_like(state.loss_sum)
+        _save(folder, state, parts, scaler)
+        write_history(folder / "history.csv", state.history)
+        saved_at = time.monotonic()
+        yield _event(unit, state, spec.epochs, len(batches), len(order.sample), row)
+    write_history(
+        folder / "history.csv", state.history
+    )  # again, for a run that was killed between the last checkpoint and this file
+
+
+def train_step(
+    unit: UnitData,
+    parts: Parts,
+    experiment: Experiment,
+    machine: Machine,
+    scaler: torch.amp.GradScaler,
+    order: EpochOrder,
+    at: StepAt,
+) -> tuple[NDArray[np.int64], Tensor, bool]:
+    """Go from one batch to new weights; return its rows, its mean loss (on the device), and whether it was applied.
+
+    A loss that is not finite changes nothing: gradients are dropped and the batch statistics put back.
+    """
+    model, optimizer, spec = parts.model, parts.optimizer, experiment.train
+    step = at.epoch * at.n_steps + at.step
+    for group in optimizer.param_groups:
+        group["lr"] = experiment.optimizer.lr * lr_factor(experiment.schedule, step, at.n_steps, spec.epochs)
+    before = [buffer.clone() for buffer in model.buffers()]
+
+    # The batch: items, augmented as a whole (so the draws do not depend on the split below), and what the loss sees.
+    samples = order.sample[at.part]
+    rows = unit.train.row[samples]
+    draws = augment_draws(unit.train, order, at.part, unit.seed, at.epoch, parts.n_draws).to(machine.device)
+    inputs = prepare(parts.augment(unit.items.fetch(unit.train.item[samples]), draws), parts.scaling)
+    targets = unit.targets[torch.from_numpy(rows).to(unit.targets.device)]
+
+    # Forward and backward, in micro-batches whose gradients add up to that of the batch.
+    loss = torch.zeros((), dtype=torch.float64, device=machine.device)
+    model.train()
+    with seeded(make_key("step", unit.seed, step)):
+        for micro in even_slices(len(rows), -(-len(rows) // spec.accumulation)):
+            with autocast(machine.device, machine.precision):
+                logits = model(inputs[micro])
+            micro_loss = parts.loss(logits, targets[micro]) * ((micro.stop - micro.start) / len(rows))
+            loss += micro_loss.detach()
+            is_finite = read_later(loss.isfinite())
+            scaler.scale(micro_loss).backward()
+        if experiment.optimizer.l1:
+            scaler.scale(experiment.optimizer.l1 * l1_penalty(model)).backward()
+
+    # New weights.
+    if not is_finite():
+        optimizer.zero_grad(set_to_none=True)
+        for buffer, old in zip(model.buffers(), before, strict=True):
+            buffer.copy_(old)
+        return rows, loss, False
+    scaler.unscale_(optimizer)
+    if spec.clip_norm is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), spec.clip_norm)
+    scaler.step(optimizer)  # skipped when scaled gradients overflowed
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    if parts.ema is not None:
+        parts.ema.update(model, step)
+    return rows, loss, True
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Its parts
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def epoch_order(unit: UnitData, sampling: str, epoch: int) -> EpochOrder:
+    """Return the order of one epoch, a function of (seed, epoch) alone."""
+    if sampling == "balanced" and unit.labels is not None:
+        return balanced(unit.train, unit.labels[unit.train.row], unit.seed, epoch)
+    return shuffled(unit.train, unit.seed, epoch)
+
+
+def final_weights(folder: Path, parts: Parts, which: str) -> dict[str, Tensor]:
+    """Return the weights that predict (`last`, `best` or `ema`) of a unit whose `train_unit` has ended."""
+    found = newest_checkpoint(folder)
+    if found is None:
+        raise PodiumError(f"{folder}: has no valid checkpoint; delete the folder and train the unit again")
+    prefix = {"last": "model/", "best": "best/", "ema": "ema/"}[which]
+    return {name: tensor.to(_device(parts)) for name, tensor in _under(prefix, found[0]).items()}
+
+
+def _count_loss(
+    state: State, unit: UnitData, folder: Path, epoch: int, rows: NDArray[np.int64], loss: Tensor, is_good: bool
+) -> None:
+    """Add an applied loss to the epoch's sum; write down the batch of one that was not, and stop at the third."""
+    if is_good:
+        state.loss_sum += loss * len(rows)
+        state.n_applied += len(rows)
+        state.bad_in_a_row = 0
+        return
+    state.bad_in_a_row += 1
+    log = folder / "nonfinite.jsonl"
+    with log.open("a") as file:
+        line = {"epoch": epoch, "step": state.step - 1, "loss": repr(float(loss)), "ids": unit.ids[rows].tolist()}
+        file.write(json.dumps(line) + "\n")
+    if state.bad_in_a_row >= MAX_BAD_STEPS:
+        raise PodiumError(
+            f"{unit.name}: the loss was not finite in {MAX_BAD_STEPS} steps in a row (epoch {epoch}). The ids of those"
+            f" batches are in {log}; the last good checkpoint is kept. Look at these items, lower optimizer.lr, or set"
+            " train.clip_norm"
+        )
+
+
+def _score_epoch(
+    unit: UnitData,
+    parts: Parts,
+    experiment: Experiment,
+    machine: Machine,
+    state: State,
+    stop: StopFlag,
+) -> dict[str, float | int | None]:
+    """Score the fold with the weights that would predict now, and add the epoch's row to the history."""
+    heldout_loss, score = None, None
+    if len(unit.heldout):
+        averaged = experiment.train.weights == "ema"
+        with swapped(parts.model, parts.ema.state()) if parts.ema and averaged else nullcontext():
+            logits = predict_logits(
+                parts.model, unit.items, unit.heldout.item, parts.scaling, machine, experiment.predict.batch_size, stop
+            )
+        targets = unit.targets[torch.from_numpy(unit.heldout.row).to(unit.targets.device)]
+        with torch.inference_mode():
+            heldout_loss = float(parts.loss(logits, targets))
+        n_rows = len(np.unique(unit.heldout.row))
+        score = unit.score(average_items(parts.activate(logits), unit.heldout, n_rows, parts.scaling))
+    row: dict[str, float | int | None] = {
+        "epoch": state.epoch + 1,
+        "lr": float(parts.optimizer.param_groups[0]["lr"]),
+        "train_loss": float(state.loss_sum) / state.n_applied if state.n_applied else None,
+        "heldout_loss": heldout_loss,
+        unit.metric: score,
+        "seconds": round(state.seconds, 3),
+    }
+    state.history.append(row)
+    return row
+
+
+def _keep_best(state: State, parts: Parts, experiment: Experiment, unit: UnitData) -> None:
+    """Keep a copy of the weights when the epoch that just ended is the best so far; the first of equals stays."""
+    if experiment.train.weights != "best":
+        return
+    row = state.history[-1]
+    score, loss = row[unit.metric], row["heldout_loss"]
+    if score is not None:
+        rank = score if unit.higher_is_better else -score
+    else:
+        rank = -float(loss or 0.0)
+    if state.best_rank is None or rank > state.best_rank:
+        state.best_rank = rank
+        state.best = {name: tensor.detach().clone() for name, tensor in parts.model.state_dict().items()}
+
+
+def _event(
+    unit: UnitData,
+    state: State,
+    n_epochs: int,
+    n_steps: int,
+    n_seen: int,
+    row: dict[str, float | int | None] | None = None,
+) -> Event:
+    seconds = float(row["seconds"] or 0) if row else state.seconds
+    scores = {key: value for key, value in (row or {}).items() if key not in ("epoch", "lr", "train_loss", "seconds")}
+    return Event(
+        unit=unit.name,
+        epoch=state.epoch - 1 if row else state.epoch,
+        n_epochs=n_epochs,
+        step=n_steps if row else state.step,
+        n_steps=n_steps,
+        images_per_sec=n_seen / max(seconds, 1e-9),
+        train_loss=float(row["train_loss"] or 0) if row else None,
+        metrics={key: float(value) for key, value in scores.items() if value is not None},
+        finished=row is not None and state.epoch == n_epochs,
+    )
+
+
+# -- the state as tensors and values ----------------------------------------------------------------------------------
+
+
+def _save(folder: Path, state: State, parts: Parts, scaler: torch.amp.GradScaler) -> None:
+    optimizer_tensors, optimizer_values = flatten_optimizer(parts.optimizer)
+    groups: dict[str, dict[str, Tensor]] = {
+        "model/": parts.model.state_dict(),
+        "optimizer/": optimizer_tensors,
+        "ema/": parts.ema.state() if parts.ema else {},
+        "best/": state.best,
+        "": {"loss_sum": state.loss_sum},
+    }
+    tensors = {prefix + name: tensor for prefix, group in groups.items() for name, tensor in group.items()}
+    values: dict[str, Any] = {
+        "optimizer": optimizer_values,
+        "scaler": scaler.state_dict(),
+        "n_applied": state.n_applied,
+        "bad_in_a_row": state.bad_in_a_row,
+        "seconds": state.seconds,
+        "history": state.history,
+        "best_rank": state.best_rank,
+    }
+    save_checkpoint(folder, state.epoch, state.step, tensors, values)
+
+
+def _resume(folder: Path, parts: Parts, scaler: torch.amp.GradScaler, machine: Machine) -> State:
+    """Return the state of the newest valid checkpoint, put into the parts; or a fresh state."""
+    found = newest_checkpoint(folder)
+    if found is None:
+        return State(loss_sum=torch.zeros((), dtype=torch.float64, device=machine.device))
+    tensors, values = found
+    parts.model.load_state_dict(_under("model/", tensors))
+    restore_optimizer(parts.optimizer, _under("optimizer/", tensors), values["optimizer"])
+    if parts.ema is not None:
+        parts.ema.load_state(_under("ema/", tensors))
+    if values["scaler"]:
+        scaler.load_state_dict(values["scaler"])
+    return State(
+        epoch=values["epoch"],
+        step=values["step"],
+        loss_sum=tensors["loss_sum"].to(machine.device),
+        n_applied=values["n_applied"],
+        bad_in_a_row=values["bad_in_a_row"],
+        seconds=values["seconds"],
+        history=values["history"],
+        best_rank=values["best_rank"],
+        best=_under("best/", tensors),
+    )
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _device(parts: Parts) -> torch.device:
+    return next(parts.model.parameters()).device

@@ -1,0 +1,182 @@
+"""One unit of work from its claim to its marker: open the data, train, predict, write; and models from what it wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.base.files import sha256_file, write_json
+from pipeline.base.interrupt import StopFlag
+from pipeline.base.plots import plot_history
+from pipeline.data.batches import Items, samples_of
+from pipeline.data.dataset import Dataset
+from pipeline.models.weights import read_weights, save_weights
+from pipeline.records.folds import load_folds
+from pipeline.records.machine import Machine
+from pipeline.records.metrics import UndefinedMetricError
+from pipeline.records.predictions import Predictions, save_predictions
+from pipeline.records.rows import Rows
+from pipeline.records.runs import Run, Unit, Workspace, now, versions
+from pipeline.records.scoring import is_value, metric_of, prediction_names, score_values
+from pipeline.training.checkpoint import remove_checkpoints
+from pipeline.training.device import threads
+from pipeline.training.history import read_history
+from pipeline.training.losses import activate
+from pipeline.training.predict import average_items, predict_logits
+from pipeline.training.recipe import Parts, Scaling, build_parts, hard_labels, new_model, soft_targets
+from pipeline.training.train import UnitData, final_weights, train_unit
+
+Report = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class UnitJob:
+    """One unit to be trained, picklable: a worker process finds everything else in the files."""
+
+    root: Path
+    folder: Path
+    unit: Unit
+    machine: Machine
+
+
+def train_unit_job(job: UnitJob, report: Report, stop: StopFlag) -> None:
+    """Train, predict and finish one unit: claim its folder, go on where it stood, write its marker last."""
+    run = Run(job.folder)
+    with run.claim(job.unit) as folder, threads(job.machine.threads):
+        if run.is_done(job.unit):
+            return
+        data = _dataset(job.root, job.folder)
+        items = data.train_items(job.machine.device)
+        fold = load_folds(Workspace(job.root).folds(run.task, run.experiment.folds)).aligned_to(data.train.rows.ids)
+        train, heldout = fold.split(job.unit.fold)
+        parts = build_parts(run.task, run.experiment, job.machine, data.train.rows, items, train, job.unit.seed)
+        unit = _unit_data(run, job.unit, data.train.rows, items, parts, train, heldout)
+        for event in train_unit(unit, parts, run.experiment, job.machine, folder, stop):
+            report(event)
+        _finish_unit(run, job, data, items, parts, heldout, folder, stop)
+
+
+def _unit_data(
+    run: Run, unit: Unit, rows: Rows, items: Items, parts: Parts, train: NDArray[np.int64], heldout: NDArray[np.int64]
+) -> UnitData:
+    metric = metric_of(run.task, rows)
+    has_classes = run.task.kind not in ("multilabel", "regression")
+
+    def score(values: NDArray[np.float32]) -> float | None:
+        try:
+            return score_values(rows.ids[heldout], values, rows, metric, run.task)
+        except UndefinedMetricError:
+            return None
+
+    return UnitData(
+        name=f"fold {unit.fold}" + (f" seed {unit.seed}" if len(run.experiment.seeds) > 1 else ""),
+        seed=unit.seed,
+        ids=rows.ids,
+        items=items,
+        targets=soft_targets(run.task, rows, parts.scaling),
+        labels=hard_labels(rows) if has_classes else None,
+        train=samples_of(rows.ids, rows.items, train),
+        heldout=samples_of(rows.ids, rows.items, heldout),
+        score=score,
+        higher_is_better=metric.higher_is_better,
+        metric=metric.name,
+    )
+
+
+def _finish_unit(
+    run: Run,
+    job: UnitJob,
+    data: Dataset,
+    items: Items,
+    parts: Parts,
+    heldout: NDArray[np.int64],
+    folder: Path,
+    stop: StopFlag,
+) -> None:
+    """Write weights, predictions and curves of a trained unit, then its marker, then drop its checkpoints."""
+    which = run.experiment.train.weights
+    parts.model.load_state_dict(final_weights(folder, parts, which))
+    weights = {f"model/{name}": tensor for name, tensor in parts.model.state_dict().items()}
+    scaling = {f"scaling/{name}": tensor for name, tensor in vars(parts.scaling).items()}
+    meta = {"task": run.task.name, "run": run.name, "unit": job.unit.name, "weights": which, "versions": versions()}
+    digest = save_weights(folder / "weights.safetensors", {**weights, **scaling}, meta)
+    rows = data.train.rows
+    if len(heldout):
+        held = Rows(rows.ids[heldout], tuple(rows.items[row] for row in heldout), rows.names)
+        predictions = predict_unit(run, job.unit, held, items, parts.model, parts.scaling, digest, stop)
+        fold = np.full(len(held), job.unit.fold, dtype=np.int64)
+        save_predictions(folder / "heldout.parquet", replace(predictions, fold=fold))
+    if run.task.test is not None:
+        test_rows, test_items = data.other(None, job.machine.device)
+        predictions = predict_unit(run, job.unit, test_rows, test_items, parts.model, parts.scaling, digest, stop)
+        save_predictions(folder / "test.parquet", predictions)
+    history = read_history(folder / "history.csv")
+    plot_history(folder / "curves.png", {job.unit.name: history}, metric_of(run.task, rows).name)
+    files = sorted(path for path in folder.glob("*.parquet"))
+    write_json(folder / "done.json", {"finished": now(), "sha256": {path.name: sha256_file(path) for path in files}})
+    remove_checkpoints(folder)
+
+
+def dataset_of(workspace: Workspace, run: Run, say: Callable[[str], None]) -> Dataset:
+    """Return the data of a run as it was told to read them."""
+    data = workspace.data(run.task)
+    return Dataset(run.task, run.experiment.input, data, workspace.cache, run.machine.workers, say)
+
+
+def predict_unit(
+    run: Run,
+    unit: Unit,
+    rows: Rows,
+    items: Items,
+    model: torch.nn.Module,
+    scaling: Scaling,
+    weights_hash: str,
+    stop: StopFlag,
+) -> Predictions:
+    """Return the predictions of one unit for rows in any order, with their provenance."""
+    samples = samples_of(rows.ids, rows.items, np.arange(len(rows)))
+    batch_size = run.experiment.predict.batch_size
+    logits = predict_logits(model, items, samples.item, scaling, run.machine, batch_size, stop)
+    outputs = activate(logits, run.task.kind, run.task.ordinal)
+    meta = {
+        "task": run.task.name,
+        "run": run.name,
+        "units": [unit.name],
+        "form": "values" if is_value(run.task) else "probs",
+        "folds_hash": run.record["folds"]["hash"],
+        "config_hash": run.record["config_hash"],
+        "weights_hash": weights_hash,
+        "versions": versions(),
+    }
+    values = average_items(outputs, samples, len(rows), scaling)
+    return Predictions(rows.ids, prediction_names(run.task, rows.names), values, None, meta)
+
+
+@lru_cache(maxsize=1)
+def _dataset(root: Path, folder: Path) -> Dataset:
+    """Return the data of a run, kept while units of the same run follow each other in one process."""
+    run = Run(folder)
+    return dataset_of(Workspace(root), run, lambda _: None)
+
+
+def load_unit(run: Run, unit: Unit, rows: Rows, items: Items) -> tuple[torch.nn.Module, Scaling, str]:
+    """Return the model and scaling that a finished unit saved, and the hash of its weights; `rows` are the labelled."""
+    tensors, meta = read_weights(run.unit_folder(unit) / "weights.safetensors")
+    model = new_model(run.task, run.experiment, items.shape, rows, seed=0)
+    model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model/")})
+    model = model.to(run.machine.device)
+    if len(items.shape) == 3:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    scaling = {name[8:]: tensor.to(items.device) for name, tensor in tensors.items() if name.startswith("scaling/")}
+    return model, Scaling(**scaling), str(meta["sha256"])
+
+
+def _prefixed(prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
