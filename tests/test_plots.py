@@ -12,7 +12,12 @@ from pipeline.base.plots import plot_confusion, plot_history, plot_samples
 
 def make_history(n=4):
     curve = [1 / (epoch + 1) for epoch in range(n)]
-    return {"epoch": list(range(n)), "train_loss": curve, "heldout_loss": curve, "accuracy": [1 - v for v in curve]}
+    return {
+        "epoch": list(range(1, n + 1)),
+        "train_loss": curve,
+        "heldout_loss": curve,
+        "accuracy": [1 - v for v in curve],
+    }
 
 
 @pytest.fixture

@@ -31,8 +31,8 @@ def test_saved_predictions_come_back_the_same(tmp_path):
     names = ("id", "fold", "class:id", "class:", "Cat", "cat", "3", "frog eye", "ñandú 🐦")
     values = np.random.default_rng(0).random((3, len(names)))
     saved = make(["007", "NA", "1e5"], values, names, [2, 0, 1], task="t", units=["fold0-seed0"], versions={"a": "1"})
-    save_predictions(tmp_path / "fold=0" / "oof.parquet", saved)
-    loaded = load_predictions(tmp_path / "fold=0" / "oof.parquet")
+    save_predictions(tmp_path / "new" / "oof.parquet", saved)
+    loaded = load_predictions(tmp_path / "new" / "oof.parquet")
     assert loaded.ids.tolist() == ["007", "NA", "1e5"]
     assert loaded.names == names
     assert loaded.values.dtype == np.float32
@@ -41,9 +41,10 @@ def test_saved_predictions_come_back_the_same(tmp_path):
     assert loaded.meta == saved.meta
 
 
-def test_test_predictions_have_no_fold_column(tmp_path):
-    save_predictions(tmp_path / "p.parquet", make(["a"], [[1.0]]))
-    assert load_predictions(tmp_path / "p.parquet").fold is None
+def test_a_folder_named_like_a_column_adds_no_column(tmp_path):
+    save_predictions(tmp_path / "fold=0" / "p.parquet", make(["a"], [[1.0]], ["dog"]))
+    loaded = load_predictions(tmp_path / "fold=0" / "p.parquet")
+    assert (loaded.names, loaded.fold) == (("dog",), None)
 
 
 def test_the_file_holds_the_columns_of_the_contract(tmp_path):
@@ -157,9 +158,10 @@ def test_the_mean_joins_by_id_and_follows_weights():
 
 
 def test_the_mean_is_taken_in_double_precision():
-    parts = [make(["x"], [value]) for value in (2.0**24, 1.0, 1.0, 1.0)]
-    exact = np.float32((2.0**24 + 3) / 4)
-    assert mean_predictions(parts).values[0, 0] == exact
+    stacked = np.random.default_rng(0).random((50, 200)).astype(np.float32)
+    ids = [f"r{n}" for n in range(200)]
+    exact = stacked.astype(np.float64).mean(axis=0).astype(np.float32)
+    np.testing.assert_array_equal(mean_predictions([make(ids, row) for row in stacked]).values[:, 0], exact)
 
 
 def geometric_slowly(rows, shares):
@@ -192,7 +194,7 @@ def test_values_have_no_geometric_mean():
 def test_members_of_a_mean_that_differ_are_both_named():
     a = make(["x"], [1], run="first", task="t", form="probs", folds_hash="f", fold=[0])
     cases = {
-        r"first \(number 1\) and second \(number 2\).*task 't' against 'u'": {"meta": {**a.meta, "task": "u"}},
+        r"t/first \(number 1\) and u/second \(number 2\).*task 't' against 'u'": {"meta": {**a.meta, "task": "u"}},
         "form 'probs' against 'values'": {"meta": {**a.meta, "form": "values"}},
         "folds hash 'f' against 'g'": {"meta": {**a.meta, "folds_hash": "g"}},
         "only in the second: dog": {"names": ("dog",)},
@@ -227,6 +229,13 @@ def test_rows_of_one_key_are_averaged_whatever_their_order():
     shuffled = average_by(rows.aligned_to(rows.ids[order]), keys[order])
     assert shuffled.ids.tolist() == mean.ids.tolist()
     assert shuffled.values.tobytes() == mean.values.tobytes()
+
+
+def test_sums_over_a_key_do_not_depend_on_the_order_of_rows():
+    values, ids, keys = [1e20, 1.0, -1e20], ["a", "b", "c"], texts("k", "k", "k")
+    forward = average_by(make(ids, values), keys)
+    backward = average_by(make(["b", "a", "c"], [values[1], values[0], values[2]]), keys)
+    assert forward.values.tobytes() == backward.values.tobytes()
 
 
 def test_rows_of_one_key_share_a_fold_or_are_refused():

@@ -59,13 +59,15 @@ def test_durations_read_like_a_clock(seconds, text):
 def test_without_a_terminal_there_is_one_line_per_epoch_on_stderr(capsys):
     with display("auto", 1) as show:
         for step in (0, 20, 50):
-            show(replace(EVENT, step=step))
-        show(replace(EVENT, epoch=3, step=10))
+            show(replace(EVENT, epoch=8, step=step))
+        show(replace(EVENT, epoch=9, step=10))
         show(replace(EVENT, epoch=9, finished=True))
+        show(replace(EVENT, epoch=9, finished=True, metrics={}))
     out, err = capsys.readouterr()
     assert out == ""
-    assert len(err.splitlines()) == 1
-    assert err.startswith("fold 0  epoch 3/10  12,345 images/s  eta ")
+    assert len(err.splitlines()) == 2
+    assert err.startswith("fold 0  epoch 9/10  12,345 images/s  eta ")
+    assert err.splitlines()[1].startswith("fold 0  epoch 10/10  ")
 
 
 def test_lines_are_never_wrapped_or_styled(capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -58,6 +59,14 @@ def test_items_lie_in_the_order_of_their_files(tmp_path: Path, monkeypatch: pyte
     assert not store.array.flags.writeable
     assert store.meta["n_items"] == 300
     assert store.meta["shape"] == [300, 1, 4, 5]
+
+
+def test_threads_run_only_a_few_blocks_ahead_of_the_disk() -> None:
+    started: list[range] = []
+    blocks = store_module._in_order(started.append, n=100, block=1, workers=2)
+    assert next(blocks)[0] == range(0, 1)
+    assert len(started) <= 5
+    assert [indices.start for indices, _ in blocks] == list(range(1, 100))
 
 
 def test_a_second_use_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +130,7 @@ def test_all_missing_and_broken_files_are_named_at_once(tmp_path: Path) -> None:
     alien.write_bytes(b"not found")
     with pytest.raises(UnreadableError, match="3 of 100 files cannot be used") as caught:
         built(tmp_path, source)
-    assert caught.value.paths == (gone, cut, alien)
+    assert caught.value.paths == pickle.loads(pickle.dumps(caught.value)).paths == (gone, cut, alien)
     for line in (f"{gone}: missing", f"{cut}: truncated or damaged", f"{alien}: not an image", "exclude:"):
         assert line in str(caught.value)
     assert not list((tmp_path / "cache").rglob("meta.json"))

@@ -64,7 +64,7 @@ def seeded(key: int) -> Iterator[None]:
 
     For what can use only the global generator: initialisation, dropout, drop-path.
     """
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(key % 2**63)
         yield

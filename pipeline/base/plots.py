@@ -29,8 +29,9 @@ def plot_history(path: Path, histories: Mapping[str, History], metric_name: str)
 
     Args:
         path: of the picture.
-        histories: per unit (`fold 0`) lists of one length with the keys `epoch` (from 0; shown from 1), `train_loss`,
-            `heldout_loss` and the metric's name; any of them may be missing, and without `epoch` rows are counted.
+        histories: per unit (`fold 0`) lists of one length with the keys `epoch` (from 1), `train_loss`,
+            `heldout_loss` and the metric's name; any of them may be missing, and without `epoch` rows are
+            counted.
         metric_name: key and label of the metric.
     """
     figure = _new_figure(11, 4.2)
@@ -113,7 +114,7 @@ def _draw_curve(axes: Axes, history: History, key: str, **style: Any) -> None:
     if key not in history:
         return
     values = [math.nan if value is None else value for value in history[key]]
-    epochs = [epoch + 1 for epoch in history.get("epoch", range(len(values)))]
+    epochs = history.get("epoch", range(1, len(values) + 1))
     axes.plot(epochs, values, marker="o" if len(values) == 1 else "", **style)
 
 

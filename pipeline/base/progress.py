@@ -143,15 +143,18 @@ class _Clock:
 
 
 class _LineDisplay:
-    """One line at the end of each epoch."""
+    """One line at the end of each epoch, and only one where the end of the unit is told by an event of its own."""
 
     def __init__(self, clock: _Clock | None = None) -> None:
         self._clock = clock or _Clock()
+        self._shown: set[tuple[str, int]] = set()
 
     def __call__(self, event: Event) -> None:
         _show_message(event)
         eta_sec = self._clock.eta_sec(event)
-        if event.step >= event.n_steps and not event.finished:
+        place = (event.unit, event.epoch)
+        if event.step >= event.n_steps and place not in self._shown:
+            self._shown.add(place)
             say(epoch_line(event, eta_sec))
 
 

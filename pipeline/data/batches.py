@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.base.keyed import hash_ids, make_key, permutation, uniforms
+from pipeline.records.rows import Strings
 
 RESIDENT_SHARE = 0.4
 """Share of the free device memory that the items may take; beyond it batches are sent one by one."""
@@ -46,7 +47,7 @@ class EpochOrder:
     """(M',) 0 for the first time in the epoch, 1 for the second, ..."""
 
 
-def samples_of(ids: Sequence[str], items: Sequence[tuple[int, ...]], positions: NDArray[np.int64]) -> Samples:
+def samples_of(ids: Sequence[str] | Strings, items: Sequence[tuple[int, ...]], positions: NDArray[np.int64]) -> Samples:
     """Return the samples of the rows at `positions`: one for each of their items."""
     pairs = [(row, item, number) for row in positions for number, item in enumerate(items[row])]
     return Samples(

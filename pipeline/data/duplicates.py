@@ -25,8 +25,12 @@ UInt8s = NDArray[np.uint8]
 THUMB_PX = 16
 MAX_DIFF_LEVELS = 6.0
 """Largest mean absolute difference of two thumbnails of duplicates, in grey levels of 0..255."""
-MAX_DIFF_FRAC = 0.12
-"""The same as a share of the contrast (mean absolute deviation from the channel's mean) of the flatter thumbnail."""
+MAX_DIFF_FRAC = 0.06
+"""The same as a share of the contrast (mean absolute deviation from the channel's mean) of the flatter thumbnail.
+
+Measured: on MNIST's 60 000 training digits the largest group has 5 rows, while 0.08 chains 575 ones together. Of 1000
+CIFAR-10 images saved again as JPEG, 99 % are found at quality 95, 87 % at 85 and 28 % at 60 (larger images: more).
+"""
 _BLOCK = 4096  # hashes per side of a block: 128 MiB of exclusive ors at a time
 _CHUNK = 1024  # images per step
 
@@ -126,12 +130,21 @@ def area_resize(images: NDArray[Any], height: int, width: int) -> NDArray[np.flo
     return np.asarray(rows @ images.astype(np.float32) @ columns.T, dtype=np.float32)
 
 
+def popcount(words: UInt64s) -> UInt8s:
+    """Return how many bits of each 64-bit word are set, uint8, in the shape of `words`."""
+    if hasattr(np, "bitwise_count"):  # numpy 2
+        return np.asarray(np.bitwise_count(words))
+    table = np.array([number.bit_count() for number in range(2**16)], dtype=np.uint8)
+    halves = table[np.ascontiguousarray(words).view(np.uint16)]
+    return np.asarray(halves.reshape(*words.shape, 4).sum(axis=-1, dtype=np.uint8))
+
+
 def _area_weights(n_in: int, n_out: int) -> NDArray[np.float32]:
     """Return (n_out, n_in) how much of each output pixel each input pixel covers; rows sum to one."""
     edges_in, edges_out = np.arange(n_in + 1) * n_out, np.arange(n_out + 1) * n_in  # in units of 1 / (n_in * n_out)
     ends = np.minimum(edges_out[1:, None], edges_in[None, 1:])
     starts = np.maximum(edges_out[:-1, None], edges_in[None, :-1])
-    return (np.clip(ends - starts, 0, None) / n_in).astype(np.float32)
+    return np.asarray(np.clip(ends - starts, 0, None) / n_in, dtype=np.float32)
 
 
 def _grey(images: NDArray[Any]) -> NDArray[np.float32]:
@@ -139,7 +152,8 @@ def _grey(images: NDArray[Any]) -> NDArray[np.float32]:
     if images.ndim == 3:
         return images.astype(np.float32)
     if images.shape[1] in (3, 4):
-        return np.tensordot(np.array([0.299, 0.587, 0.114], dtype=np.float32), images[:, :3], axes=(0, 1))
+        luma = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+        return np.asarray(np.tensordot(luma, images[:, :3], axes=(0, 1)), dtype=np.float32)
     return np.asarray(images.mean(axis=1, dtype=np.float32))
 
 
@@ -174,7 +188,7 @@ def _confirmed(
 
 
 def _limits(thumbs: UInt8s) -> NDArray[np.float64]:
-    """Return how far a duplicate of each thumbnail may be, (N,) in grey levels: less for flat ones, nothing for blank."""
+    """Return how far off a duplicate of each thumbnail may be, (N,) in grey levels: 0 for blank ones."""
     limits = np.empty(len(thumbs))
     for start in range(0, len(thumbs), _CHUNK):
         chunk = thumbs[start : start + _CHUNK].astype(np.float32)
@@ -193,15 +207,6 @@ def _pair_blocks(hashes: UInt64s, max_bits: int, others: UInt64s | None) -> Iter
             if others is None and i == j:
                 near = np.triu(near, k=1)
             yield np.argwhere(near) + np.array([i, j])
-
-
-def popcount(words: UInt64s) -> UInt8s:
-    """Return how many bits of each 64-bit word are set, uint8, in the shape of `words`."""
-    if hasattr(np, "bitwise_count"):  # numpy 2
-        return np.asarray(np.bitwise_count(words))
-    table = np.array([number.bit_count() for number in range(2**16)], dtype=np.uint8)
-    halves = table[np.ascontiguousarray(words).view(np.uint16)]
-    return halves.reshape(*words.shape, 4).sum(axis=-1, dtype=np.uint8)
 
 
 def _equal_pairs(contents: Sequence[str], others: Sequence[str]) -> Ints:

@@ -106,7 +106,7 @@ class Store:
 class UnreadableError(DataError):
     """Files of the set are missing or broken; `paths` are all of them."""
 
-    def __init__(self, message: str, paths: tuple[Path, ...]) -> None:
+    def __init__(self, message: str, paths: tuple[Path, ...] = ()) -> None:  # the default lets it be unpickled
         super().__init__(message)
         self.paths = paths
 
@@ -468,7 +468,7 @@ def _check_alike(kinds: dict[tuple[tuple[int, ...], str], int], items: _Items, f
     for what, found, advice in (("shapes", shapes, _SHAPE_ADVICE[form.input]), ("types", dtypes, _TYPE_ADVICE)):
         if len(found) > 1:
             examples = listed([f"{kind} ({items.name(index)})" for kind, index in found.items()], 8)
-            raise DataError(f"items must have one of these {what}, not several: {examples}. {advice}")
+            raise DataError(f"items have several {what} where one is needed: {examples}. {advice}")
 
 
 def _n_cores() -> int:

@@ -75,9 +75,11 @@ def merge(base: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in child.items():
         old = merged.get(key)
-        both_blocks = isinstance(old, dict) and isinstance(value, dict)
-        renamed = both_blocks and "name" in value and old.get("name", value["name"]) != value["name"]
-        merged[key] = merge(old, value) if both_blocks and not renamed else value
+        if isinstance(old, dict) and isinstance(value, dict):
+            renamed = old.get("name", value.get("name")) != value.get("name", old.get("name"))
+            merged[key] = value if renamed else merge(old, value)
+        else:
+            merged[key] = value
     return merged
 
 

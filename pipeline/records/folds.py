@@ -138,7 +138,7 @@ def check_folds(folds: Folds, rows: Rows, kind: Kind) -> list[str]:
     _refuse_straddling(folds.name, grouping(rows), fold)
     notes = [f"{(fold == HOLDOUT).sum()} rows are the holdout (fold -2)"] if (fold == HOLDOUT).any() else []
     notes += [f"{(fold == ALWAYS_TRAIN).sum()} rows always train (fold -1)"] if (fold == ALWAYS_TRAIN).any() else []
-    if sizes.max() > 1.2 * sizes.min():
+    if sizes.max() > 1.2 * sizes.min() + 1:
         notes.append(f"folds differ in size: {sizes.min()} to {sizes.max()} rows")
     return notes + _check_classes(folds, rows, fold, kind)
 

@@ -164,13 +164,12 @@ def _clipped(values: Floats, layout: Layout) -> Floats:
 
 
 def _per_class(values: Floats, layout: Layout, task: Task) -> Floats:
-    """Return one column for each class the host wants; shares of a whole are cut first and then sum to one exactly."""
+    """Return one column for each class the host wants; shares of a whole are cut first and then scaled to one."""
     values = _clipped(values, layout)
     if task.kind == "binary":
         values = np.hstack([1 - values, values])
     if sums_to_one(task):
         values = values / values.sum(axis=1, keepdims=True)
-        values[np.arange(len(values)), values.argmax(axis=1)] += 1 - values.sum(axis=1)
     return values[:, list(layout.picks)]
 
 

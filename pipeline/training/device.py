@@ -78,7 +78,7 @@ def read_later(flag: Tensor) -> Callable[[], bool]:
         return lambda: bool(flag)
     host = torch.empty((), dtype=torch.bool, pin_memory=True)
     host.copy_(flag, non_blocking=True)
-    copied = torch.cuda.Event()
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
     copied.record()
 
     def wait() -> bool:

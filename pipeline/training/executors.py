@@ -6,7 +6,7 @@ A job is a module-level function and an argument; while it runs it may report ev
 from __future__ import annotations
 
 import multiprocessing
-import queue
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -56,39 +56,35 @@ def _run_in_processes(
     events: multiprocessing.Queue[Any] = context.Queue()
     stop_workers = context.Event()
     n_workers = min(n_parallel, len(arguments))
-    with ProcessPoolExecutor(n_workers, context, _start_worker, (events, stop_workers)) as pool:
-        futures = [pool.submit(_run_in_worker, job, argument) for argument in arguments]
-        _watch(futures, events, report, stop, stop_workers)
+    pump = threading.Thread(target=_pass_on, args=(events, report), daemon=True)
+    pump.start()
+    try:
+        with ProcessPoolExecutor(n_workers, context, _start_worker, (events, stop_workers)) as pool:
+            futures = [pool.submit(_run_in_worker, job, argument) for argument in arguments]
+            _wait(futures, stop, stop_workers)
+    finally:
+        events.put(None)  # the workers have ended and flushed, so this comes after all that they reported
+        pump.join()
     _raise_errors([future.exception() for future in futures if not future.cancelled()])
     stop()
 
 
-def _watch(
-    futures: Sequence[Future[None]],
-    events: multiprocessing.Queue[Any],
-    report: Report,
-    stop: StopFlag,
-    stop_workers: ProcessEvent,
-) -> None:
-    """Pass on events until every job has ended; on a stop or an error let the running jobs save and drop the rest."""
+def _wait(futures: Sequence[Future[None]], stop: StopFlag, stop_workers: ProcessEvent) -> None:
+    """Wait until every job has ended; on a stop or an error let the running jobs save themselves and drop the rest."""
     pending: set[Future[None]] = set(futures)
     while pending:
-        _pass_on(events, report)
-        done, pending = wait(pending, timeout=0.1, return_when=FIRST_EXCEPTION)
+        done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
         has_failed = any(not future.cancelled() and future.exception() for future in done)
         if (stop.is_set or has_failed) and not stop_workers.is_set():
             stop_workers.set()
             for future in pending:
                 future.cancel()
-    _pass_on(events, report)
 
 
 def _pass_on(events: multiprocessing.Queue[Any], report: Report) -> None:
-    while True:
-        try:
-            report(events.get(timeout=0.02))
-        except queue.Empty:
-            return
+    """Report events until None comes."""
+    while (event := events.get()) is not None:
+        report(event)
 
 
 def _raise_errors(errors: Sequence[BaseException | None]) -> None:

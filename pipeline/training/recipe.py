@@ -23,7 +23,7 @@ from pipeline.base.keyed import make_key, seeded
 from pipeline.data.batches import Items, channel_stats
 from pipeline.models.build import build_model
 from pipeline.models.timm_nets import pretrained_stats
-from pipeline.records.experiment import ChannelStats, Experiment
+from pipeline.records.experiment import ChannelStats, Experiment, LossSpec
 from pipeline.records.machine import Machine
 from pipeline.records.rows import Rows
 from pipeline.records.task import Task
@@ -57,6 +57,9 @@ class Parts:
     optimizer: torch.optim.Optimizer
     ema: Ema | None
     loss: Callable[[Tensor, Tensor], Tensor]
+    """What training minimises: (logits, soft targets) -> mean over the batch."""
+    heldout_loss: Callable[[Tensor, Tensor], Tensor]
+    """The same without smoothing and weights, so that it can be compared between experiments."""
     scaling: Scaling
     n_draws: int
     """Draws per sample that `augment` needs."""
@@ -77,7 +80,7 @@ def build_parts(
     scaling = measure_scaling(task, experiment, rows, items, train)
     model = new_model(task, experiment, items.shape, rows, seed).to(machine.device)
     if len(items.shape) == 3:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     is_image = len(items.shape) == 3
     augment = augment_images if is_image else augment_signals
     return Parts(
@@ -85,6 +88,7 @@ def build_parts(
         optimizer=build_optimizer(experiment.optimizer, model),
         ema=Ema(model, experiment.ema.decay, experiment.ema.warmup) if experiment.ema else None,
         loss=build_loss(experiment.loss, task.kind, task.ordinal, rows.names, _targets_at(rows, train), machine.device),
+        heldout_loss=build_loss(_bare(experiment.loss), task.kind, task.ordinal, rows.names, None, machine.device),
         scaling=scaling,
         n_draws=(n_image_draws if is_image else n_signal_draws)(experiment.augment),
         augment=lambda batch, draws: augment(batch, experiment.augment, draws),
@@ -180,6 +184,16 @@ def hard_labels(rows: Rows) -> NDArray[np.int64]:
     """Return one class index per row, (N,); the heaviest class of soft targets."""
     targets = np.asarray(rows.targets)
     return targets.argmax(axis=1) if targets.ndim == 2 else targets.astype(np.int64)
+
+
+def _bare(spec: LossSpec | None) -> LossSpec | None:
+    """Return a loss without smoothing and weights."""
+    neutral = {"label_smoothing": 0.0, "class_weights": None, "positive_weights": None}
+    return (
+        spec.model_copy(update={key: neutral[key] for key in neutral if key in type(spec).model_fields})
+        if spec
+        else None
+    )
 
 
 def _targets_at(rows: Rows, positions: NDArray[np.int64]) -> NDArray[Any]:

@@ -111,6 +111,7 @@ def train_unit(
     spec = experiment.train
     scaler = torch.amp.GradScaler(torch.device(machine.device).type, enabled=machine.precision == "fp16")
     state = _resume(folder, parts, scaler, machine)
+    yield Event(unit.name, state.epoch, spec.epochs, 0, 1)  # starts the clock of the unit, also after a resume
     saved_at = time.monotonic()
     for epoch in range(state.epoch, spec.epochs):
         order = epoch_order(unit, spec.sampling, epoch)
@@ -178,7 +179,7 @@ def train_step(
             micro_loss = parts.loss(logits, targets[micro]) * ((micro.stop - micro.start) / len(rows))
             loss += micro_loss.detach()
             is_finite = read_later(loss.isfinite())
-            scaler.scale(micro_loss).backward()
+            scaler.scale(micro_loss).backward()  # type: ignore[no-untyped-call]
         if experiment.optimizer.l1:
             scaler.scale(experiment.optimizer.l1 * l1_penalty(model)).backward()
 
@@ -260,7 +261,7 @@ def _score_epoch(
             )
         targets = unit.targets[torch.from_numpy(unit.heldout.row).to(unit.targets.device)]
         with torch.inference_mode():
-            heldout_loss = float(parts.loss(logits, targets))
+            heldout_loss = float(parts.heldout_loss(logits, targets))
         n_rows = len(np.unique(unit.heldout.row))
         score = unit.score(average_items(parts.activate(logits), unit.heldout, n_rows, parts.scaling))
     row: dict[str, float | int | None] = {
@@ -299,7 +300,7 @@ def _event(
     row: dict[str, float | int | None] | None = None,
 ) -> Event:
     seconds = float(row["seconds"] or 0) if row else state.seconds
-    scores = {key: value for key, value in (row or {}).items() if key not in ("epoch", "lr", "train_loss", "seconds")}
+    scores = {"held-out": row["heldout_loss"], unit.metric: row[unit.metric]} if row else {}
     return Event(
         unit=unit.name,
         epoch=state.epoch - 1 if row else state.epoch,

@@ -168,14 +168,15 @@ def _dataset(root: Path, folder: Path) -> Dataset:
 
 def load_unit(run: Run, unit: Unit, rows: Rows, items: Items) -> tuple[torch.nn.Module, Scaling, str]:
     """Return the model and scaling that a finished unit saved, and the hash of its weights; `rows` are the labelled."""
-    tensors, meta = read_weights(run.unit_folder(unit) / "weights.safetensors")
+    path = run.unit_folder(unit) / "weights.safetensors"
+    tensors, _ = read_weights(path)
     model = new_model(run.task, run.experiment, items.shape, rows, seed=0)
     model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model/")})
     model = model.to(run.machine.device)
     if len(items.shape) == 3:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     scaling = {name[8:]: tensor.to(items.device) for name, tensor in tensors.items() if name.startswith("scaling/")}
-    return model, Scaling(**scaling), str(meta["sha256"])
+    return model, Scaling(**scaling), sha256_file(path)
 
 
 def _prefixed(prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:
