@@ -41,10 +41,9 @@ def test_saved_predictions_come_back_the_same(tmp_path):
     assert loaded.meta == saved.meta
 
 
-def test_a_folder_named_like_a_column_adds_no_column(tmp_path):
-    save_predictions(tmp_path / "fold=0" / "p.parquet", make(["a"], [[1.0]], ["dog"]))
-    loaded = load_predictions(tmp_path / "fold=0" / "p.parquet")
-    assert (loaded.names, loaded.fold) == (("dog",), None)
+def test_test_predictions_have_no_fold_column(tmp_path):
+    save_predictions(tmp_path / "p.parquet", make(["a"], [[1.0]]))
+    assert load_predictions(tmp_path / "p.parquet").fold is None
 
 
 def test_the_file_holds_the_columns_of_the_contract(tmp_path):

@@ -23,9 +23,11 @@ from filelock import FileLock
 from PIL import Image
 
 from pipeline.base.errors import DataError
+from pipeline.data import sources as sources_module
 from pipeline.data import store as store_module
 from pipeline.data.readers import read_image, resize_image
-from pipeline.data.store import ArrayItems, FileItems, PixelItems, Store, StoredForm, UnreadableError, open_store
+from pipeline.data.sources import ArrayItems, FileItems, ItemSource, PixelItems, StoredForm
+from pipeline.data.store import Store, UnreadableError, open_store
 
 RNG = np.random.default_rng(0)
 IMAGE, SIGNAL = StoredForm("image"), StoredForm("signal")
@@ -43,7 +45,7 @@ def make_images(folder: Path, n: int, shape: tuple[int, ...] = (6, 8, 3)) -> Fil
     return FileItems(paths)
 
 
-def built(tmp_path: Path, source: store_module.ItemSource, form: StoredForm = IMAGE) -> Store:
+def built(tmp_path: Path, source: ItemSource, form: StoredForm = IMAGE) -> Store:
     return open_store(source, form, tmp_path / "cache", report=silent)
 
 
@@ -72,7 +74,7 @@ def test_threads_run_only_a_few_blocks_ahead_of_the_disk() -> None:
 def test_a_second_use_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_images(tmp_path / "a", 5)
     first = built(tmp_path, source)
-    monkeypatch.setattr(store_module, "reader_for", None)
+    monkeypatch.setattr(sources_module, "reader_for", None)
     lines: list[str] = []
     second = open_store(source, IMAGE, tmp_path / "cache", report=lines.append, verify=True)
     np.testing.assert_array_equal(first.array, second.array)
@@ -322,7 +324,8 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(tmp_path: Path) -
     script = """
         import os, signal, sys
         from pathlib import Path
-        from pipeline.data.store import FileItems, StoredForm, open_store
+        from pipeline.data.sources import FileItems, StoredForm
+        from pipeline.data.store import open_store
         paths = tuple(Path(sys.argv[1]) / f"{index}.png" for index in range(2000))
         kill = lambda done, total: done > 500 and os.kill(os.getpid(), signal.SIGKILL)
         open_store(FileItems(paths), StoredForm("image"), Path(sys.argv[2]), progress=kill)

@@ -8,7 +8,8 @@ from pathlib import Path
 from pipeline.base.errors import DataError
 from pipeline.base.progress import count_progress
 from pipeline.data.batches import Items
-from pipeline.data.store import FileItems, Store, StoredForm, UnreadableError, open_store
+from pipeline.data.sources import FileItems, StoredForm
+from pipeline.data.store import Store, UnreadableError, open_store
 from pipeline.data.tables import RowSet, load_test, load_train
 from pipeline.records.experiment import Input
 from pipeline.records.rows import Rows

@@ -17,26 +17,27 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from pipeline.base.errors import DataError, listed, nearest
+from pipeline.base.errors import DataError, listed
 from pipeline.base.files import atomic_path, hash_json, read_json, remove_leftovers, sha256_file, write_json, write_text
-from pipeline.data.readers import (
-    DECODER_VERSION,
-    Resize,
-    convert_channels,
-    load_array,
-    reader_for,
-    resize_image,
-    storable,
+from pipeline.data.readers import DECODER_VERSION
+from pipeline.data.sources import (
+    FileItems,
+    ItemSource,
+    OpenItems,
+    PixelItems,
+    StoredForm,
+    formed,
+    open_items,
 )
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 Array = NDArray[Any]
 Report = Callable[[str], None]
@@ -50,46 +51,6 @@ _SHAPE_ADVICE = {
     "signal": "Cut or pad all signals to one length and number of channels first.",
 }
 _TYPE_ADVICE = "Save all files with one type of values."
-
-
-@dataclass(frozen=True)
-class FileItems:
-    """One item per file."""
-
-    paths: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
-class PixelItems:
-    """One item per row of a CSV or Parquet table, its values in columns."""
-
-    table: Path
-    columns: tuple[str, ...]
-    shape: tuple[int, ...]
-    """(H, W), (C, H, W), or (C, T) for signals."""
-
-
-@dataclass(frozen=True)
-class ArrayItems:
-    """One item per entry of the first axis of an array."""
-
-    path: Path
-    key: str | None = None
-
-
-ItemSource = FileItems | PixelItems | ArrayItems
-
-
-@dataclass(frozen=True)
-class StoredForm:
-    """What an item becomes before it is stored."""
-
-    input: Literal["image", "signal"]
-    size: tuple[int, int] | None = None
-    """(h, w) of images; without it, all must have one size."""
-    channels: int | None = None
-    """1, 3 or 4 of images; without it, those of the first readable item."""
-    resize: Resize = "squash"
 
 
 @dataclass(frozen=True)
@@ -191,7 +152,7 @@ def _build_once(
         if not _is_whole(folder):
             remove_leftovers(folder)
             (folder / "meta.json").unlink(missing_ok=True)  # a marker without its data
-            _build(_items_of(source, report), form, folder, report, progress, workers)
+            _build(open_items(source, report), form, folder, report, progress, workers)
 
 
 def _opened(folder: Path, key: str) -> Store:
@@ -215,94 +176,6 @@ def _locked(path: Path, report: Report) -> Iterator[None]:
         lock.release()
 
 
-# ---- Sources: items as they lie there ----
-
-
-@dataclass(frozen=True)
-class _Items:
-    """A source that is ready to be read, item by item, from any thread."""
-
-    n: int
-    title: str
-    read: Callable[[int], Array]
-    name: Callable[[int], str]
-    paths: tuple[Path, ...] = ()
-    """Of files only: the file of each item."""
-
-
-def _items_of(source: ItemSource, report: Report) -> _Items:
-    """Return a source ready to be read; tables and compressed arrays are loaded here, once."""
-    if isinstance(source, FileItems):
-        paths = source.paths
-        title = f"decoding {len(paths):,} files"
-        return _Items(len(paths), title, lambda i: reader_for(paths[i])(paths[i]), lambda i: str(paths[i]), paths)
-    if isinstance(source, PixelItems):
-        report(f"reading {source.table}")
-        path, array = source.table, _read_pixels(source)
-    else:
-        path, array = source.path, load_array(source.path, source.key)
-    if array.ndim < 2:
-        raise DataError(f"{path}: expected an array whose first axis counts the items, found shape {array.shape}")
-    title = f"storing {len(array):,} items of {path}"
-    return _Items(len(array), title, lambda i: storable(array[i], str(path)), lambda i: f"{path}: item {i}")
-
-
-def _read_pixels(source: PixelItems) -> Array:
-    """Return the columns of a table as (N, *shape), in the smallest of uint8, uint16 and float32 that holds them."""
-    import pandas as pd
-
-    if len(source.columns) != np.prod(source.shape):
-        raise DataError(f"{source.table}: {len(source.columns)} columns do not make items of shape {source.shape}")
-    try:
-        if source.table.suffix == ".parquet":
-            return _narrow(pd.read_parquet(source.table), source).reshape(-1, *source.shape)
-        # In parts, as 60,000 rows of 784 columns would take 400 MB as the integers that pandas reads.
-        with pd.read_csv(source.table, chunksize=4096) as tables:
-            parts = [_narrow(table, source) for table in tables]
-    except (OSError, ValueError) as error:
-        raise DataError(f"{source.table}: cannot be read as a table ({error})") from None
-    return np.concatenate(parts).reshape(-1, *source.shape)
-
-
-def _narrow(table: pd.DataFrame, source: PixelItems) -> Array:
-    """Return the source's columns as (n, columns), uint8 or uint16 where all values are such, else float32."""
-    missing = [name for name in source.columns if name not in table]
-    if missing:
-        raise DataError(f"{source.table}: no column {listed(missing)}.{nearest(missing[0], map(str, table.columns))}")
-    chosen = table[list(source.columns)]
-    if not len(chosen):
-        return np.empty(chosen.shape, np.uint8)
-    texts = [str(name) for name, dtype in chosen.dtypes.items() if dtype.kind not in "buif"]
-    if texts:
-        raise DataError(f"{source.table}: pixels must be numbers; these columns hold something else: {listed(texts)}")
-    values = chosen.to_numpy()
-    if values.dtype.kind in "bui" and values.min(initial=0) >= 0 and values.max(initial=0) <= 65535:
-        return values.astype(np.uint8 if values.max(initial=0) <= 255 else np.uint16)
-    return storable(values, str(source.table))
-
-
-def _formed(item: Array, form: StoredForm, name: str) -> Array:
-    """Return an item in the form in which it is stored: (C, H, W) or (C, T)."""
-    if form.input == "signal":
-        item = item[None] if item.ndim == 1 else item[0] if item.ndim == 3 and len(item) == 1 else item
-        if item.ndim != 2:
-            raise DataError(f"{name}: expected a signal of (T,), (C, T) or (1, C, T), found shape {item.shape}")
-        return item
-    item = item[None] if item.ndim == 2 else item
-    if item.ndim != 3:
-        raise DataError(f"{name}: expected an image of (H, W), (C, H, W) or (H, W, C), found shape {item.shape}")
-    if item.shape[0] not in (1, 3, 4) and item.shape[2] in (1, 3, 4):
-        item = np.moveaxis(item, -1, 0)
-    try:
-        item = item if form.channels is None else convert_channels(item, form.channels)
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from None
-    return item if form.size is None else resize_image(item, form.size, form.resize)
-
-
-# ---- Building ----
-
-
 @dataclass
 class _Tally:
     """What was met on the way through all items."""
@@ -320,7 +193,7 @@ class _Tally:
             self.n_nonfinite += int(item.size - np.isfinite(item).sum())
 
 
-def _build(items: _Items, form: StoredForm, folder: Path, report: Report, progress: Progress, workers: int) -> None:
+def _build(items: OpenItems, form: StoredForm, folder: Path, report: Report, progress: Progress, workers: int) -> None:
     """Write `items.bin`, then `meta.json`, into a folder whose lock is held."""
     began = time.perf_counter()
     if not items.n:
@@ -328,7 +201,7 @@ def _build(items: _Items, form: StoredForm, folder: Path, report: Report, progre
     form = _with_channels(form, items)
 
     def read(index: int) -> Array:
-        return _formed(items.read(index), form, items.name(index))
+        return formed(items.read(index), form, items.name(index))
 
     samples, item_sec = _probe(read, items.n)
     workers = workers if item_sec > _SLOW_ITEM_SEC else 1
@@ -346,12 +219,12 @@ def _build(items: _Items, form: StoredForm, folder: Path, report: Report, progre
     write_json(folder / "meta.json", meta | {"build_sec": round(time.perf_counter() - began, 2)})
 
 
-def _with_channels(form: StoredForm, items: _Items) -> StoredForm:
+def _with_channels(form: StoredForm, items: OpenItems) -> StoredForm:
     """Return the form with the channels of the first image, where none are asked for."""
     if form.input == "signal" or form.channels is not None:
         return form
     try:
-        return replace(form, channels=_formed(items.read(0), replace(form, size=None), items.name(0)).shape[0])
+        return replace(form, channels=formed(items.read(0), replace(form, size=None), items.name(0)).shape[0])
     except DataError:
         return form  # the pass over all items will tell
 
@@ -368,7 +241,7 @@ def _probe(read: Callable[[int], Array], n: int) -> tuple[_Tally, float]:
 
 
 def _announce(
-    items: _Items,
+    items: OpenItems,
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
     folder: Path,
@@ -440,7 +313,7 @@ def _in_order(work: Callable[[range], R], n: int, block: int, workers: int) -> I
             yield done, future.result()
 
 
-def _check_readable(faults: dict[int, str], items: _Items, folder: Path) -> None:
+def _check_readable(faults: dict[int, str], items: OpenItems, folder: Path) -> None:
     """Raise an error that names every file that could not be read, if there is one."""
     if not faults:
         return
@@ -455,7 +328,7 @@ def _check_readable(faults: dict[int, str], items: _Items, folder: Path) -> None
     raise UnreadableError("\n  ".join([head, *shown]) + f"\n{advice}", tuple(items.paths[index] for index in faults))
 
 
-def _check_alike(kinds: dict[tuple[tuple[int, ...], str], int], items: _Items, form: StoredForm) -> None:
+def _check_alike(kinds: dict[tuple[tuple[int, ...], str], int], items: OpenItems, form: StoredForm) -> None:
     """Raise a DataError with examples when items have more than one shape or type, or nothing in them."""
     shapes: dict[Any, int] = {}
     dtypes: dict[Any, int] = {}

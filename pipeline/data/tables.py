@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import DataError, listed, nearest
 from pipeline.data.readers import read_array
-from pipeline.data.store import ArrayItems, FileItems, ItemSource, PixelItems
+from pipeline.data.sources import ArrayItems, FileItems, ItemSource, PixelItems
 from pipeline.records.rows import Rows, Strings
 from pipeline.records.task import Array, Source, Task
 

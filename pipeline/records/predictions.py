@@ -106,7 +106,6 @@ def load_predictions(path: Path) -> Predictions:
     import pyarrow.parquet as pq
 
     try:
-        # Not `read_table`: that takes a folder called `fold=0` for a column of the data.
         with pq.ParquetFile(path) as file:
             table = file.read()
     except FileNotFoundError:

@@ -26,7 +26,7 @@ from pipeline.base.errors import DataError, MismatchError, PodiumError, nearest
 from pipeline.base.files import hash_json, read_json, write_json
 from pipeline.records.config import Config, difference, validate
 from pipeline.records.experiment import Experiment, FoldSpec
-from pipeline.records.folds import Folds
+from pipeline.records.folds import Folds, resolve_scheme
 from pipeline.records.machine import Machine
 from pipeline.records.task import Task
 
@@ -45,7 +45,8 @@ class Workspace:
 
     def folds(self, task: Task, spec: FoldSpec) -> Path:
         """Return the path of the fold table that a spec names."""
-        name = spec.name or f"{spec.scheme}{spec.n_folds}-seed{spec.seed}"
+        scheme = resolve_scheme(spec.scheme, task.kind, bool(task.group or task.submission.row_id))
+        name = spec.name or f"{scheme}{spec.n_folds}-seed{spec.seed}"
         return self.root / "folds" / task.name / f"{name}.csv"
 
     def run(self, task: Task, name: str) -> Path:

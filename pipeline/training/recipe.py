@@ -74,9 +74,9 @@ def build_parts(
 ) -> Parts:
     """Return the parts of a unit that trains on the rows at `train`; initialisation is keyed by the seed.
 
-    Everything that is measured (normalisation, class weights, scale of the targets) is measured on `train` alone.
+    Everything that is measured (normalisation, class weights, scale of the targets) is measured on `train` alone. What
+    misfits was refused by `try_parts`; here the experiment comes from `run.json`, where every key is written.
     """
-    refuse_misfits(task, experiment)
     scaling = measure_scaling(task, experiment, rows, items, train)
     model = new_model(task, experiment, items.shape, rows, seed).to(machine.device)
     if len(items.shape) == 3:
