@@ -1,4 +1,7 @@
-"""The command `podium`, also `python -m pipeline`: exit codes 0, 1 (user error), 75 (stopped, resumable), 130 (Ctrl-C)."""
+"""The command `podium`, also `python -m pipeline`.
+
+Exit codes: 0, 1 (user error), 75 (asked to stop, resumable), 130 (Ctrl-C).
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,9 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:  # a full disk, a folder without permission: the system's own words say it
+        print(f"podium: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -69,8 +69,6 @@ def train(
 
     Example: podium train configs/mnist/cnn.yaml --folds 0,2 train.epochs=3
     """
-    if show not in ("auto", "bar", "lines", "quiet"):
-        raise ConfigError(f"--show {show}: expected auto, bar, lines or quiet")
     made = api.train(
         config,
         overrides or [],
@@ -81,7 +79,7 @@ def train(
         threads=threads or None,
         workers=workers or None,
         checkpoint_minutes=checkpoint_minutes,
-        show=show,  # type: ignore[arg-type]
+        show=_show(show),
         root=root,
     )
     show_scores(made.folder)
@@ -170,7 +168,7 @@ def demo(
     """
     from pipeline.demo import run_demo
 
-    result = run_demo(root, show)  # type: ignore[arg-type]
+    result = run_demo(root, _show(show))
     show_scores(result.run.folder)
     print_table("the submission", ["file", "rows", "accuracy on the held-back answers"], [result.line()])
     print("Try next:\n  " + "\n  ".join(result.next_commands()))
@@ -197,6 +195,13 @@ def show_scores(folder: Path) -> None:
     selected = "; `best` weights are selected on the fold they are scored on" if cv["weights"] == "best" else ""
     title = f"{folder}: {cv['metric']} ({direction} is better), {cv['weights']} weights{selected}"
     print_table(title, ["", "seed", "rows", cv["metric"], ""], rows)
+
+
+def _show(text: str) -> Any:
+    """Return the kind of progress that the user names."""
+    if text not in ("auto", "bar", "lines", "quiet"):
+        raise ConfigError(f"--show {text}: expected auto, bar, lines or quiet")
+    return text
 
 
 def _folds(text: str) -> Any:

@@ -29,10 +29,7 @@ def test_a_notebook_runs_from_top_to_bottom(notebook: Path, tmp_path: Path) -> N
         )
         client.execute()
     pictures = [
-        output
-        for cell in content.cells
-        for output in cell.get("outputs", [])
-        if "image/png" in output.get("data", {})
+        output for cell in content.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
     ]
     assert len(pictures) >= 4
     assert (tmp_path / "submissions/digits/tour-blend.csv").is_file()

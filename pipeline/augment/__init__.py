@@ -1,0 +1,1 @@
+"""Changes of training samples: batched, keyed, pure functions."""

@@ -1,0 +1,1 @@
+"""Ground floor: errors, atomic files, keyed randomness, progress, pictures. Imports nothing of the project."""

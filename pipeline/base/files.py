@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.errors import DataError
+
 TEMP_MARK = ".part-"
 
 
@@ -53,9 +55,16 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False, default=_plain) + "\n")
 
 
+class DamagedJsonError(DataError, ValueError):
+    """A file holds no JSON; a ValueError too, for readers that know a way out."""
+
+
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file."""
-    return json.loads(path.read_text())
+    """Return the content of a JSON file, or raise a DamagedJsonError that names it."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:  # also of bytes that are no UTF-8
+        raise DamagedJsonError(f"{path}: is damaged, or no JSON: {error}") from None
 
 
 def sha256_file(path: Path) -> str:

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 UInt64s = NDArray[np.uint64]
@@ -41,7 +40,7 @@ def uniforms(key: int, ids: UInt64s, n_draws: int, occurrence: UInt64s | None = 
         key: what the draws are for, from `make_key`.
         ids: (B,) hashed ids.
         n_draws: draws per id, >= 0; the first draws do not change when more are asked for.
-        occurrence: (B,) which time within the epoch each id appears; zeros when left out.
+        occurrence: (B,) which time within the epoch each id appears; without it the draws are others than with zeros.
     """
     base = _mix(ids ^ np.uint64(key))
     if occurrence is not None:
@@ -64,6 +63,8 @@ def seeded(key: int) -> Iterator[None]:
 
     For what can use only the global generator: initialisation, dropout, drop-path.
     """
+    import torch  # here, because it takes a second that `podium --help` need not wait
+
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(key % 2**63)

@@ -1,0 +1,1 @@
+"""Files to arrays, once; tables to rows; keyed batches on the device."""

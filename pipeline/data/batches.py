@@ -6,8 +6,10 @@ prediction the items of a row are averaged.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -86,7 +88,7 @@ def even_slices(n: int, batch_size: int) -> list[slice]:
     """
     n_batches = max(1, -(-n // batch_size))
     ends = [n * number // n_batches for number in range(n_batches + 1)]
-    return [slice(start, end) for start, end in zip(ends, ends[1:], strict=False)]
+    return [slice(start, end) for start, end in pairwise(ends)]
 
 
 def augment_draws(samples: Samples, order: EpochOrder, part: slice, seed: int, epoch: int, n: int) -> Tensor:
@@ -140,7 +142,8 @@ def channel_stats(items: Items, positions: NDArray[np.int64], chunk: int = 2048)
     mean = totals[1] / count
     variance = (totals[2] / count - mean * mean).clamp(min=0)
     std = variance.sqrt()
-    return mean, torch.where(std > 1e-6 * (1 + mean.abs()), std, 1.0)
+    # Relative to the mean alone, as magnetic fields in tesla deviate by 1e-13; what is left of 0.1 - 0.1 is below it.
+    return mean, torch.where(std > 1e-6 * mean.abs(), std, 1.0)
 
 
 def batches_of(n: int, batch_size: int) -> Iterator[slice]:
@@ -161,9 +164,12 @@ def _occurrences(order: NDArray[np.int64]) -> NDArray[np.uint64]:
 
 
 def _mapped(array: np.memmap | NDArray) -> Tensor:  # type: ignore[type-arg]
-    """Return the array as a tensor without a copy, mapped copy-on-write, as torch wants writable memory."""
-    if isinstance(array, np.memmap) and array.filename is not None:
-        array = np.memmap(array.filename, dtype=array.dtype, mode="c", offset=array.offset, shape=array.shape)
+    """Return the array as a tensor; a whole map uncopied, mapped copy-on-write, as torch wants writable memory."""
+    base: object = array.base  # which numpy types as an array, and which is the map itself for a whole one
+    if isinstance(array, np.memmap) and isinstance(base, mmap.mmap):
+        array = np.memmap(str(array.filename), dtype=array.dtype, mode="c", offset=array.offset, shape=array.shape)
+    elif not array.flags.writeable:
+        array = np.array(array)  # such as a slice of a map, whose `offset` is that of the whole
     if array.dtype == np.uint16:
         array = array.view(np.int16)
     return torch.from_numpy(array)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.base.errors import DataError
 from pipeline.base.progress import count_progress
@@ -25,29 +30,45 @@ class Dataset:
         """Read the labelled rows; `data` is the host's folder, `cache` where decoded items are kept."""
         self._task, self._inputs, self._data, self._cache = task, inputs, data, cache
         self._workers, self._say = workers, say
-        self.train = load_train(task, data)
+        self.train = _canonical(load_train(task, data))
         self._train_items: Items | None = None
         self._test: tuple[Rows, Items] | None = None
 
     def train_items(self, device: str) -> Items:
         """Return the items of the labelled rows."""
         if self._train_items is None:
-            self._train_items = Items(self._open(self.train, self._inputs.channels).array, device)
+            self._train_items = Items(self.train_array(), device)
         return self._train_items
+
+    def train_array(self) -> NDArray[Any]:
+        """Return the items of the labelled rows as they are stored, read-only: (N, C, H, W) or (N, C, T)."""
+        return self._open(self.train, self._inputs.channels).array
 
     def other(self, source: Source | None, device: str) -> tuple[Rows, Items]:
         """Return rows and items of the test set, or of another source, in the form that training has."""
         if source is None and self._test is not None:
             return self._test
-        row_set = load_test(self._task, self._data, self.train.rows.names, source)
         train_shape = self.train_items(device).shape
-        channels = train_shape[0] if len(train_shape) == 3 else None
-        items = Items(self._open(row_set, channels).array, device)
-        if items.shape != train_shape:
-            raise DataError(f"test items have the shape {items.shape}, training items {train_shape}; set input.size:")
+        rows, array = self.other_array(source, train_shape)
+        items = Items(array, device)
         if source is None:
-            self._test = (row_set.rows, items)
-        return row_set.rows, items
+            self._test = (rows, items)
+        return rows, items
+
+    def other_array(self, source: Source | None, train_shape: tuple[int, ...]) -> tuple[Rows, NDArray[Any]]:
+        """Return rows and items of the test set, or of another source, as they are stored.
+
+        Args:
+            source: None for the test set.
+            train_shape: of one training item; others must have it.
+        """
+        row_set = _canonical(load_test(self._task, self._data, self.train.rows.names, source))
+        array = self._open(row_set, train_shape[0] if len(train_shape) == 3 else None).array
+        if array.shape[1:] != train_shape:
+            raise DataError(
+                f"test items have the shape {array.shape[1:]}, training items {train_shape}; set input.size:"
+            )
+        return row_set.rows, array
 
     def _open(self, row_set: RowSet, channels: int | None) -> Store:
         inputs, task = self._inputs, self._task
@@ -68,6 +89,19 @@ class Dataset:
         if store.meta.get("n_nonfinite"):
             raise DataError(f"{store.meta['n_nonfinite']} stored values are NaN or infinite; mend the files first")
         return store
+
+
+def _canonical(row_set: RowSet) -> RowSet:
+    """Return the rows sorted by id and, of files, only those that a row names, in the order of the rows.
+
+    So the order of a table changes neither a bit of the results nor the store, and files of excluded rows are not read.
+    """
+    rows = row_set.rows.at(np.argsort(row_set.rows.ids, kind="stable"))
+    if not isinstance(row_set.source, FileItems):
+        return RowSet(rows, row_set.source)
+    place: dict[int, int] = {}
+    items = tuple(tuple(place.setdefault(item, len(place)) for item in of_row) for of_row in rows.items)
+    return RowSet(replace(rows, items=items), FileItems(tuple(row_set.source.paths[item] for item in place)))
 
 
 def _with_exclude_lines(error: UnreadableError, row_set: RowSet) -> DataError:

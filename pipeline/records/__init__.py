@@ -1,0 +1,1 @@
+"""The nouns, frozen: task, experiment, folds, predictions, runs, metrics; YAML to objects. Imports base only."""

@@ -12,17 +12,25 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from pipeline.base.errors import ConfigError, listed, nearest
+from pipeline.base.files import hash_json
 from pipeline.records.experiment import Experiment
+from pipeline.records.faults import explain
 from pipeline.records.record import Record, tuples
 from pipeline.records.task import Task
 
 R = TypeVar("R", bound=Record)
+
+VARIANTS = ("model", "loss", "optimizer", "schedule")
+"""Blocks whose keys belong to the variant that their `name` chooses."""
+
+_FILES: tuple[tuple[str, type[Record]], ...] = (("the experiment's ", Experiment), ("the task's ", Task))
+_LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -43,12 +51,16 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """
     path = Path(path)
     values, key_files = _read_with_bases(path, ())
-    for override in overrides:
-        values = merge(values, _parse_override(override))
+    own: dict[str, Any] = {}
+    for override in overrides:  # first among themselves, so that their order does not matter
+        own = merge(own, _parse_override(override))
+    values = merge(values, own)
     task_file = values.pop("task", None)
     if not isinstance(task_file, str):
-        raise ConfigError(f"{path}: task: must name the task file, such as `task: task.yaml` (found: {task_file!r})")
-    task = load_task(key_files["task"].parent / task_file)
+        is_task = "; this looks like a task file itself, give an experiment" if {"kind", "metric"} & set(values) else ""
+        found = "missing" if task_file is None else repr(task_file)
+        raise ConfigError(f"{path}: task: must name the task file, such as `task: task.yaml` (found: {found}){is_task}")
+    task = load_task(key_files.get("task", path).parent / task_file)
     experiment = validate(Experiment, values, str(path))
     return Config(task, experiment, _run_name(path, overrides))
 
@@ -63,37 +75,45 @@ def validate(model: type[R], values: dict[str, Any], where: str) -> R:
     try:
         return model.model_validate(tuples(values))
     except ValidationError as error:
-        lines = [_explain(model, dict(fault)) for fault in error.errors()]
-        raise ConfigError(f"{where}:\n  " + "\n  ".join(lines)) from None
+        elsewhere = [("" if record is model else whose, record) for whose, record in _FILES]
+        lines = explain(model, error, elsewhere)
+        raise ConfigError(f"{where}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{where}:", *lines])) from None
 
 
 def merge(base: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
     """Return `base` with the keys of `child` laid over it, block by block.
 
-    A block whose `name` the child changes is replaced whole: options of the old variant mean nothing to the new one.
+    A variant (model, loss, optimizer, schedule) whose `name` the child changes is replaced whole: options of the old
+    one mean nothing to the new one.
     """
     merged = dict(base)
     for key, value in child.items():
         old = merged.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
-            renamed = old.get("name", value.get("name")) != value.get("name", old.get("name"))
-            merged[key] = value if renamed else merge(old, value)
+            is_renamed = key in VARIANTS and "name" in old and value.get("name", old["name"]) != old["name"]
+            merged[key] = value if is_renamed else merge(old, value)
         else:
             merged[key] = value
     return merged
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping that a YAML file holds; doubled keys are an error and `1e-3` is a number."""
+    """Return the mapping that a YAML file holds; doubled keys and empty values are errors and `1e-3` is a number."""
     try:
-        content = yaml.load(path.read_text(), Loader=_Loader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         near = nearest(path.name, [other.name for other in path.parent.glob("*.y*ml")]) if path.parent.is_dir() else ""
         raise ConfigError(f"{path}: no such file.{near}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except IsADirectoryError:
+        inside = listed(sorted(other.name for other in path.glob("*.y*ml"))) or "no YAML file"
+        raise ConfigError(f"{path}: is a folder; give a file of it ({inside})") from None
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}{_yaml_fault(error)}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected `key: value` lines, found {type(content).__name__}")
+        found = "an empty file" if content is None else type(content).__name__
+        raise ConfigError(f"{path}: expected `key: value` lines, found {found}")
     return content
 
 
@@ -114,10 +134,13 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any]
     if path.resolve() in seen:
         raise ConfigError(f"{path}: base: leads back to this file ({' -> '.join(p.name for p in seen)})")
     own = read_yaml(path)
-    base_names = own.pop("base", ())
+    base_names = own.pop("base", [])
+    base_names = [base_names] if isinstance(base_names, str) else base_names
+    if not isinstance(base_names, list) or not all(isinstance(name, str) for name in base_names):
+        raise ConfigError(f"{path}: base: must be a file name or a list of them (found: {base_names!r})")
     values: dict[str, Any] = {}
     key_files: dict[str, Path] = {}
-    for name in [base_names] if isinstance(base_names, str) else base_names:
+    for name in base_names:
         base_values, base_files = _read_with_bases(path.parent / name, (*seen, path.resolve()))
         values, key_files = merge(values, base_values), key_files | base_files
     return merge(values, own), key_files | dict.fromkeys(own, path)
@@ -125,82 +148,55 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any]
 
 def _parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
-    if not equals or not key:
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
         raise ConfigError(f"'{text}': overrides have the form key=value, such as train.epochs=3")
+    if not value.strip():
+        raise ConfigError(f"'{text}': has no value; `off` switches a block off, `null` takes the default")
     try:
         parsed: Any = yaml.load(value, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"'{text}': the value cannot be read as YAML: {error}") from None
-    for part in reversed(key.split(".")):
+        raise ConfigError(f"'{text}'{_yaml_fault(error)}") from None
+    for part in reversed(parts):
         parsed = {part: parsed}
     return dict(parsed)
 
 
 def _run_name(path: Path, overrides: Sequence[str]) -> str:
     """Return the file's stem with the overrides appended, so that variants typed by hand do not collide."""
-    return re.sub(r"[^A-Za-z0-9._=+-]+", "_", "-".join([path.stem, *overrides]))[:120]
+    whole = "-".join([path.stem, *overrides])
+    name = re.sub(r"[^A-Za-z0-9._=+-]+", "_", whole)
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}-{hash_json(whole)[:8]}"
 
 
-def _explain(model: type[Record], fault: dict[str, Any]) -> str:
-    """Turn one fault that pydantic reports into a line with the key, the value, and what is allowed."""
-    location = [part for part in fault["loc"] if not isinstance(part, str) or not part.startswith("function-")]
-    key, holder = _resolve(model, location)
-    if fault["type"] == "extra_forbidden":
-        allowed = list(holder.model_fields) if holder else []
-        return f"{key}: unknown key.{nearest(str(location[-1]), allowed)} Allowed here: {listed(allowed, 40)}"
-    if fault["type"] == "missing":
-        return f"{key}: is missing"
-    message = fault["msg"].removeprefix("Value error, ")
-    return f"{key or 'the file'}: {message} (found: {_short(fault['input'])})"
-
-
-def _resolve(model: type[Record], location: Sequence[str | int]) -> tuple[str, type[Record] | None]:
-    """Return the dotted key of a location without pydantic's union tags, and the record type that holds it."""
-    holder: type[Record] | None = model
-    options: list[Any] = [model]
-    parts: list[str] = []
-    for part in location:
-        records = [option for option in options if isinstance(option, type) and issubclass(option, Record)]
-        tagged = [option for option in records if part in _tags(option)]
-        if tagged or (len(records) > 1 and part in [record.__name__ for record in records]):
-            options = tagged or [record for record in records if record.__name__ == part]
-            continue
-        if not records and isinstance(part, str) and part not in [str(p) for p in parts] and parts and options:
-            continue  # a tag of a union of plain types, such as `int` or `literal[...]`
-        holder = records[0] if records else None
-        parts.append(str(part))
-        field = holder.model_fields.get(str(part)) if holder else None
-        options = _flatten(field.annotation) if field else []
-    return ".".join(parts), holder
-
-
-def _flatten(annotation: Any) -> list[Any]:
-    """Return the alternatives of a possibly nested union or annotated type."""
-    if get_origin(annotation) is None or get_origin(annotation) in (tuple, dict, Literal):
-        return [annotation]
-    return [option for argument in get_args(annotation) for option in _flatten(argument)]
-
-
-def _tags(record: type[Record]) -> tuple[Any, ...]:
-    """Return the values of a record's `name` when it is a variant in a discriminated union."""
-    field = record.model_fields.get("name")
-    return get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def _yaml_fault(error: yaml.YAMLError) -> str:
+    """Return what is wrong and where, to be put behind the file's name."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return f": cannot be read as YAML: {error}"
+    hint = "; YAML indents with spaces, not tabs" if "\\t" in str(error.problem) else ""
+    return f", line {error.problem_mark.line + 1}: {error.problem}{hint}"
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which doubled keys are errors and `1e-3` is a number, as everybody expects."""
+    """Safe YAML in which doubled keys and empty values are errors and `1e-3` is a number, as everybody expects."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        doubled = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if doubled:
-            raise yaml.constructor.ConstructorError(None, None, f"doubled key {listed(doubled)}", node.start_mark)
+        seen: set[str] = set()
+        for key, value in node.value:
+            name = str(key.value)
+            if name == "<<":
+                self._refuse("`<<` is not read here; use base: to take over the values of another file", key)
+            if name in seen:
+                self._refuse(f"doubled key {name}", key)
+            if isinstance(value, yaml.ScalarNode) and value.tag.endswith(":null") and value.value == "":
+                # It would mean `off`, and whoever commented out the lines of a block may want its defaults.
+                self._refuse(f"{name}: has no value; `off` switches a block off, `{{}}` takes its defaults", key)
+            seen.add(name)
         return super().construct_mapping(node, deep)
+
+    @staticmethod
+    def _refuse(problem: str, node: yaml.Node) -> None:
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 _Loader.add_implicit_resolver(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from pipeline.records.record import Block, Record
+from pipeline.records.record import BLOCK, BY_FORM, WORD, Block, Distinct, Record
 
-Size = tuple[int, int]
+Pixels = Annotated[int, Field(ge=1)]
+Size = tuple[Pixels, Pixels]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -20,6 +21,11 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 def _square(value: Any) -> Any:
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _off_word(value: Any) -> Any:
+    """Return `off` for what YAML makes of that word."""
+    return "off" if value is False else value
 
 
 class FoldSpec(Record):
@@ -37,30 +43,40 @@ class FoldSpec(Record):
     """Share of rows set apart as fold -2, never in training and in no OOF."""
     n_bins: int = Field(default=10, ge=2)
     """Quantile scheme: how many bins of the target are balanced."""
+    duplicates: Annotated[Literal["off", "exact", "near"], BeforeValidator(_off_word)] = "off"
+    """Images: rows that show the same picture stay in one fold; `exact`: alike in every pixel, `near`: nearly alike."""
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Name of the table's file; by default `<scheme><n_folds>-seed<seed>`."""
+    """Name of the table's file; by default `<scheme><n_folds>-seed<seed>`, with `-exact` or `-near` behind it."""
 
 
 class ChannelStats(Record):
     """A mean and a standard deviation per channel, in the units of the stored values."""
 
-    mean: tuple[float, ...]
+    mean: tuple[float, ...] = Field(min_length=1)
     """One value, or one per channel."""
-    std: tuple[Positive, ...]
+    std: tuple[Positive, ...] = Field(min_length=1)
     """One value, or one per channel."""
 
 
 class Input(Record):
     """What the model gets to see of an item."""
 
-    size: Annotated[Size | None, BeforeValidator(_square)] = None
+    size: Annotated[Block[Size], BeforeValidator(_square)] = None
     """Images: stored height and width in pixels; without it, all files must have one size already."""
     channels: Literal[1, 3, 4] | None = None
     """Images: 1 grey, 3 RGB, 4 RGBA; without it, as the first file has them."""
     resize: Literal["squash", "letterbox", "crop"] = "squash"
     """Images: change the aspect, pad to keep it, or cut the middle."""
-    normalize: Literal["measured", "pretrained", "none"] | ChannelStats = "measured"
+    normalize: Annotated[
+        Annotated[Literal["measured", "pretrained", "none"], WORD] | Annotated[ChannelStats, BLOCK], BY_FORM
+    ] = "measured"
     """Mean and deviation per channel: of the fold's own training part, of the pretrained model, or as given."""
+
+    @model_validator(mode="after")
+    def _reads_resize(self) -> Input:
+        if self.resize != "squash" and self.size is None:
+            raise ValueError(f"resize: {self.resize} is never read without size:")
+        return self
 
 
 class Shift(Record):
@@ -80,6 +96,12 @@ class Flip(Record):
     vertical: bool = False
     """Top-bottom."""
 
+    @model_validator(mode="after")
+    def _changes_something(self) -> Flip:
+        if not (self.horizontal or self.vertical):
+            raise ValueError("changes nothing; set horizontal: or vertical:, or switch the block off")
+        return self
+
 
 class Affine(Record):
     """Rotation, scale and shear in one warp with one bilinear resampling."""
@@ -90,6 +112,12 @@ class Affine(Record):
     """Zoom drawn from 1-max..1+max."""
     max_shear_deg: Annotated[float, Field(ge=0, lt=90)] = 0.0
     """Shear along x drawn from -max..max degrees."""
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Affine:
+        if not (self.max_rotate_deg or self.max_scale or self.max_shear_deg):
+            raise ValueError("changes nothing; set max_rotate_deg:, max_scale: or max_shear_deg:, or switch it off")
+        return self
 
 
 class TimeShift(Record):
@@ -112,6 +140,44 @@ class Augment(Record):
     """Signals: a move in time."""
 
 
+class MixSpec(Record):
+    """Samples mixed with others of their batch, targets by the same share (mixup, CutMix, swapped time windows)."""
+
+    mixup_alpha: Positive | None = None
+    """Beta(alpha, alpha) of the share; 0.2 for large sets, up to 1 for small ones; without it, no mixup."""
+    cutmix_alpha: Positive | None = None
+    """Beta(alpha, alpha) of the area that stays; signals exchange a window of time; without it, no CutMix."""
+    prob: Fraction = 1.0
+    """How often a batch (or sample) is mixed at all."""
+    switch_prob: Fraction = 0.5
+    """With both on: how often CutMix is taken."""
+    per: Literal["batch", "sample"] = "batch"
+    """One share for the whole batch, or one for each sample."""
+    off_epochs: int = Field(default=0, ge=0)
+    """Epochs at the end that are trained without mixing."""
+
+    @model_validator(mode="after")
+    def _mixes_something(self) -> MixSpec:
+        if self.mixup_alpha is None and self.cutmix_alpha is None:
+            raise ValueError("give mixup_alpha, cutmix_alpha or both; `mix: off` switches mixing off")
+        if "switch_prob" in self.model_fields_set and None in (self.mixup_alpha, self.cutmix_alpha):
+            raise ValueError("switch_prob: is read only where mixup_alpha and cutmix_alpha are both given")
+        return self
+
+
+class SamSpec(Record):
+    """Sharpness-aware minimisation: the gradient is taken where the loss rises most within a distance of rho."""
+
+    rho: Positive = 0.05
+    """Distance, 0.01-0.5; ASAM wants about ten times as much."""
+    adaptive: bool = False
+    """ASAM: distances in the scale of each weight."""
+    every: int = Field(default=1, ge=1)
+    """Steps from one such gradient to the next; plain steps between."""
+    start_epoch: int = Field(default=0, ge=0)
+    """First epoch with it, from 0: late in training it gives nearly the whole gain."""
+
+
 class ModelSpec(Record):
     """A model by name; the further keys are options of that model, checked against what it takes."""
 
@@ -126,7 +192,9 @@ class ModelSpec(Record):
         return dict(self.__pydantic_extra__ or {})
 
 
-ClassWeights = Literal["balanced"] | dict[str, Positive]
+ClassWeights = Annotated[
+    Annotated[Literal["balanced"], WORD] | Annotated[dict[str, Positive], BLOCK, Field(min_length=1)], BY_FORM
+]
 
 
 class CrossEntropy(Record):
@@ -135,7 +203,7 @@ class CrossEntropy(Record):
     name: Literal["cross_entropy"]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Mass spread evenly over all K classes: on = 1-eps+eps/K."""
-    class_weights: ClassWeights | None = None
+    class_weights: Block[ClassWeights] = None
     """Weight per class name, or `balanced`: n / (K * n_class), from the training part of the fold."""
 
 
@@ -145,7 +213,7 @@ class BinaryCrossEntropy(Record):
     name: Literal["bce"]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Targets move from 0 and 1 to eps/2 and 1-eps/2."""
-    positive_weights: ClassWeights | None = None
+    positive_weights: Block[ClassWeights] = None
     """Weight of the positive term per label, or `balanced`: negatives / positives of the fold's training part."""
 
 
@@ -223,7 +291,7 @@ class Step(Record):
     """The rate is multiplied by `gamma` at each milestone."""
 
     name: Literal["step"]
-    milestones: tuple[Positive, ...]
+    milestones: Annotated[tuple[Positive, ...], Distinct] = Field(min_length=1)
     """Epochs at which the rate falls."""
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Factor of each fall."""
@@ -252,7 +320,7 @@ class TrainSpec(Record):
     """Samples per optimiser step (before they are split by `accumulation`)."""
     accumulation: int = Field(default=1, ge=1)
     """Micro-batches per optimiser step; their gradients add up to that of the whole batch."""
-    clip_norm: Positive | None = None
+    clip_norm: Block[Positive] = None
     """Largest global norm of the gradient."""
     sampling: Literal["shuffle", "balanced"] = "shuffle"
     """`balanced`: every class equally often in an epoch; scarce rows repeat."""
@@ -292,5 +360,5 @@ class Experiment(Record):
     """Averaged weights."""
     predict: PredictSpec = PredictSpec()
     """How rows are predicted."""
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: Annotated[tuple[int, ...], Distinct] = Field(default=(0,), min_length=1)
     """Every fold is trained once for each seed; OOF is the mean over seeds."""

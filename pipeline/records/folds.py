@@ -82,6 +82,11 @@ class Folds:
         held_out = np.zeros(len(self), dtype=bool) if fold == "all" else self.fold == fold
         return np.flatnonzero(~held_out & (self.fold != HOLDOUT)), np.flatnonzero(held_out)
 
+    def without(self, ids: Sequence[str]) -> Folds:
+        """Return the table without some ids, such as the rows that the task excludes; absent ones are no error."""
+        kept = ~np.isin(self.ids.astype(str), list(ids))
+        return replace(self, ids=self.ids[kept], fold=self.fold[kept])
+
     def aligned_to(self, ids: Sequence[str] | Strings) -> Folds:
         """Return the same table in the order of `ids`.
 
@@ -117,9 +122,15 @@ def make_folds(rows: Rows, kind: Kind, spec: FoldSpec) -> Folds:
         strata = _strata(rows, kind, scheme, spec)
         strata, groups = (None if array is None else array[order] for array in (strata, groups))
         fold = deal_rows(scheme, strata, groups, len(rows), spec.n_folds, spec.seed, spec.holdout_frac)
-    name = spec.name or f"{scheme}{spec.n_folds}-seed{spec.seed}"
+    name = table_name(spec, scheme)
     library = f"scikit-learn {version('scikit-learn')}"
     return Folds(name, rows.ids[order], fold, {**spec.plain(), "resolved": scheme}, library)
+
+
+def table_name(spec: FoldSpec, scheme: str) -> str:
+    """Return the name of a spec's table, whose scheme is resolved: what the spec states, else what it is made of."""
+    duplicates = "" if spec.duplicates == "off" else f"-{spec.duplicates}"
+    return spec.name or f"{scheme}{spec.n_folds}-seed{spec.seed}{duplicates}"
 
 
 def check_folds(folds: Folds, rows: Rows, kind: Kind) -> list[str]:
@@ -209,27 +220,31 @@ def load_folds(path: Path) -> Folds:
 
 
 def grouping(rows: Rows) -> Strings | None:
-    """Return what no two folds may share, (N,): the groups, rows that are submitted as one, or both merged; or None.
-
-    Where both exist, a group and a shared submission id that have a row in common become one group, under the
-    alphabetically first of the group names involved.
-    """
+    """Return what no two folds may share, (N,): the groups, rows that are submitted as one, or both merged; or None."""
     shared = rows.submission_ids
-    if shared is None or len(np.unique(shared)) == len(shared):
-        return rows.groups
-    if rows.groups is None:
-        return shared
+    is_shared = shared is not None and len(np.unique(shared)) < len(shared)
+    return merge_groups(rows.groups, shared if is_shared else None)
+
+
+def merge_groups(groups: Strings | None, shared: Strings | None) -> Strings | None:
+    """Return groups in which rows stay together that share a group or a value of `shared`, (N,); None without both.
+
+    A group and a shared value that have a row in common become one group, under the alphabetically first of the group
+    names involved.
+    """
+    if groups is None or shared is None:
+        return shared if groups is None else groups
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    groups, of_group = np.unique(rows.groups, return_inverse=True)
+    names, of_group = np.unique(groups, return_inverse=True)
     _, of_shared = np.unique(shared, return_inverse=True)
-    size = len(groups) + int(of_shared.max()) + 1
-    links = coo_array((np.ones(len(shared)), (of_group, of_shared + len(groups))), shape=(size, size))
+    size = len(names) + int(of_shared.max()) + 1
+    links = coo_array((np.ones(len(shared)), (of_group, of_shared + len(names))), shape=(size, size))
     _, parts = connected_components(links, directed=False)
-    parts = parts[: len(groups)]
-    _, first = np.unique(parts, return_index=True)  # `groups` is sorted, so the first of a part is its first name
-    return np.asarray(groups[first][parts[of_group]], dtype=object)
+    parts = parts[: len(names)]
+    _, first = np.unique(parts, return_index=True)  # `names` is sorted, so the first of a part is its first name
+    return np.asarray(names[first][parts[of_group]], dtype=object)
 
 
 def resolve_scheme(scheme: str, kind: Kind, has_groups: bool) -> str:
@@ -298,7 +313,8 @@ def _refuse_straddling(name: str, groups: Strings | None, fold: Ints) -> None:
         where = listed(pairs[pairs[:, 0] == torn[0], 1])
         raise LeakError(
             f"folds '{name}': {len(torn)} groups stand in more than one fold, such as '{names[torn[0]]}' in {where}; "
-            "use folds.scheme group or stratified_group, or remove group: from the task"
+            "use folds.scheme group or stratified_group, or remove what groups them (group: of the task, or "
+            "folds.duplicates)"
         )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import ConfigError, DataError, MismatchError, listed, nearest
+from pipeline.base.tables import read_table
 from pipeline.records.predictions import check_same_ids
 from pipeline.records.task import Format, Kind, SubmissionSpec, Task
 
@@ -101,28 +102,6 @@ def plain_layout(task: Task, names: Sequence[str], ids: Sequence[str]) -> Layout
     check_same_ids(ids, ids, "submission ids")
     where = f"submission.columns of {task.name}"
     return _layout(task, names, (id_column, *values), id_column, ids, (cell,) * len(values), where)
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Return a CSV file with every cell as the text it is: `007`, `NA` and `1e5` stay themselves.
-
-    Raises:
-        DataError: the file is missing, empty or ragged, or its header names a column twice.
-    """
-    import pandas as pd
-
-    try:
-        # The header is read as a row: pandas would rename doubled columns. `utf-8-sig` takes a mark that Excel leaves.
-        cells = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:  # pandas' own errors of parsing are ValueErrors
-        raise DataError(f"{path}: cannot be read as CSV: {error}") from None
-    header = [str(name) for name in cells.iloc[0]]
-    doubled = sorted({name for name in header if header.count(name) > 1})
-    if doubled:
-        raise DataError(f"{path}: the header names a column twice: {listed(doubled, 5)}")
-    return cells.iloc[1:].set_axis(header, axis=1).reset_index(drop=True)
 
 
 def _layout(

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag
+
+TAG_MARK = "="
+"""Opens the tags of unions that the user does not write, so that error messages can leave them out."""
 
 
 class Record(BaseModel):
     """A frozen set of named values; an unknown key or a value of another type is an error, never a guess."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     def plain(self) -> dict[str, Any]:
         """Return the values as JSON knows them; `Record.model_validate(tuples(...))` takes them back."""
@@ -34,9 +39,29 @@ def _one_or_many(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    doubled = [value for place, value in enumerate(values) if value in values[:place]]
+    if doubled:
+        raise ValueError(f"holds {doubled[0]!r} more than once")
+    return values
+
+
+def _form(value: Any) -> str:
+    return TAG_MARK + ("block" if isinstance(value, dict | Record) else "word")
+
+
 T = TypeVar("T")
 Block = Annotated[T | None, BeforeValidator(_off)]
-"""An optional block of a config: `block: off` switches off what a base switched on."""
+"""An optional block or value of a config: `block: off` switches off what a base switched on."""
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+Distinct = AfterValidator(_distinct)
+"""No value of a tuple comes twice."""
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many), Distinct]
 """One name, or several."""
+
+# Without these, a wrong block would be reported once as a block and once more as no word.
+BY_FORM = Discriminator(_form)
+"""For `Annotated[Annotated[Literal[...], WORD] | Annotated[dict or Record, BLOCK], BY_FORM]`: a word or a block."""
+WORD = Tag(TAG_MARK + "word")
+BLOCK = Tag(TAG_MARK + "block")

@@ -1,8 +1,12 @@
-"""The rows of one set (train, test, ...) as the task sees them: ids, items, targets, groups. Order carries no meaning."""
+"""The rows of one set (train, test, ...) as the task sees them: ids, items, targets, groups.
+
+Their order carries no meaning.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,3 +40,19 @@ class Rows:
     def __len__(self) -> int:
         """Return N."""
         return len(self.ids)
+
+    def at(self, positions: NDArray[np.int64]) -> Rows:
+        """Return the rows at the given positions, in that order."""
+
+        def of(values: Any) -> Any:
+            return None if values is None else values[positions]
+
+        return replace(
+            self,
+            ids=self.ids[positions],
+            items=tuple(self.items[position] for position in positions),
+            targets=of(self.targets),
+            groups=of(self.groups),
+            host_folds=of(self.host_folds),
+            submission_ids=of(self.submission_ids),
+        )

@@ -26,7 +26,7 @@ from pipeline.base.errors import DataError, MismatchError, PodiumError, nearest
 from pipeline.base.files import hash_json, read_json, write_json
 from pipeline.records.config import Config, difference, validate
 from pipeline.records.experiment import Experiment, FoldSpec
-from pipeline.records.folds import Folds, resolve_scheme
+from pipeline.records.folds import Folds, resolve_scheme, table_name
 from pipeline.records.machine import Machine
 from pipeline.records.task import Task
 
@@ -45,9 +45,9 @@ class Workspace:
 
     def folds(self, task: Task, spec: FoldSpec) -> Path:
         """Return the path of the fold table that a spec names."""
-        scheme = resolve_scheme(spec.scheme, task.kind, bool(task.group or task.submission.row_id))
-        name = spec.name or f"{scheme}{spec.n_folds}-seed{spec.seed}"
-        return self.root / "folds" / task.name / f"{name}.csv"
+        has_groups = bool(task.group or task.submission.row_id or spec.duplicates != "off")
+        scheme = resolve_scheme(spec.scheme, task.kind, has_groups)
+        return self.root / "folds" / task.name / f"{table_name(spec, scheme)}.csv"
 
     def run(self, task: Task, name: str) -> Path:
         """Return the folder of a run or blend."""
@@ -233,10 +233,12 @@ def _record(config: Config, folds: Folds, machine: Machine, is_refit: bool) -> d
 def _require_same(run: Run, record: dict[str, Any], machine: Machine) -> None:
     if run.is_blend:
         raise MismatchError(f"{run.folder}: is a blend; choose another name with --name")
+    # Through the records, so that a key that is younger than the run has its default.
+    started = run.record | {"task": run.task.plain(), "experiment": run.experiment.plain()}
     lines = [
         line
         for part in ("task", "experiment", "folds", "is_refit")
-        for line in difference({part: run.record[part]}, {part: record[part]})
+        for line in difference({part: started[part]}, {part: record[part]})
     ]
     if lines:
         shown = "\n  ".join(lines)

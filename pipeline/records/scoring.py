@@ -1,4 +1,4 @@
-"""Scores of predictions, joined to the rows by id: of one held-out set, of the pooled OOF, as they will be submitted."""
+"""Scores of predictions, joined to the rows by id and taken as they will be submitted: of one fold, of pooled OOF."""
 
 from __future__ import annotations
 

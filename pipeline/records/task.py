@@ -5,6 +5,8 @@ A task changes once per competition; what changes daily is an `Experiment`.
 
 from __future__ import annotations
 
+import string
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -15,12 +17,32 @@ Kind = Literal["binary", "multiclass", "multilabel", "ordinal", "regression"]
 Format = Literal["label", "probability", "per_class", "labels", "top_k", "values", "array"]
 
 
+def template_parts(template: str) -> list[tuple[str, str, str]]:
+    """Return (text, column, format) for each column that a path template names in braces, and for the text after them.
+
+    The format is Python's, for texts: `{id:0>5}` fills up with zeros on the left. The column of a last text is "".
+
+    Raises:
+        ValueError: a brace is alone, no column is named, or the format is none for texts.
+    """
+    try:
+        parts = [(text, field or "", spec or "") for text, field, spec, _ in string.Formatter().parse(template)]
+        tried = [format("7", spec) for _, _, spec in parts]
+    except ValueError as error:
+        raise ValueError(f"files: '{template}' is no path template: {error}") from None
+    if not any(column for _, column, _ in parts):
+        raise ValueError(f"files: '{template}' must name a column of the table in braces, such as 'train/{{id}}.png'")
+    if not all(cell.endswith("7") for cell in tried):  # `{id:05}` would make 70000 of 7
+        raise ValueError(f"files: '{template}' fills up on the wrong side; write {{id:0>5}} for zeros on the left")
+    return parts
+
+
 class Pixels(Record):
     """Items that lie in the columns of the table itself."""
 
     columns: str
     """Shell pattern of the columns, taken in the table's order (`pixel*`)."""
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=2, max_length=3)
     """(H, W), (C, H, W) or, for signals, (C, T)."""
 
 
@@ -54,6 +76,8 @@ class Source(Record):
             raise ValueError(f"give exactly one of files, pixels, array (found: {', '.join(given) or 'none'})")
         if self.table is None and self.array is None:
             raise ValueError("give a table, or an array whose first axis counts the rows")
+        for template in self.files:
+            template_parts(template)
         return self
 
 
@@ -89,12 +113,18 @@ class SubmissionSpec(Record):
     """How many classes a top-k row lists."""
     threshold: float = Field(default=0.5, ge=0, le=1)
     """From which probability a label counts as present (binary labels, multilabel)."""
-    separator: str = " "
+    separator: str = Field(default=" ", min_length=1)
     """Between several labels of a cell."""
     empty: str = ""
     """What a row of several labels holds when none reaches the threshold; by default the most probable label."""
-    clip: tuple[float, float] | None = None
+    clip: Block[tuple[float, float]] = None
     """Values below and above are cut to these ends."""
+
+    @model_validator(mode="after")
+    def _has_ends_in_order(self) -> SubmissionSpec:
+        if self.clip is not None and not self.clip[0] < self.clip[1]:
+            raise ValueError(f"clip: the lower end comes first (found: {self.clip[0]:g}, {self.clip[1]:g})")
+        return self
 
 
 class Rules(Record):
@@ -121,7 +151,7 @@ class Task(Record):
     """The number of the first row, where rows are numbered."""
     target: Names = ()
     """The target column, or several: one per label, per soft class, or per value."""
-    target_separator: str | None = None
+    target_separator: str | None = Field(default=None, min_length=1)
     """Multilabel in one column: what stands between the labels of a cell."""
     classes: Names = ()
     """Class names in the wanted order; by default those of the training table, sorted."""
@@ -147,15 +177,12 @@ class Task(Record):
     """What the host allows."""
 
     @model_validator(mode="after")
-    def _fits_kind(self) -> Task:
+    def _reads_every_key(self) -> Task:
         if not self.target and self.train.labels is None:
-            raise ValueError("give target: (a column of the training table) or train.labels: (an array)")
-        if self.ordinal != "softmax" and self.kind != "ordinal":
-            raise ValueError("ordinal: is read only by kind: ordinal")
-        if self.target_separator is not None and (self.kind != "multilabel" or len(self.target) != 1):
-            raise ValueError("target_separator: is read only by kind: multilabel with one target column")
-        if self.sample_rate_hz is not None and self.input != "signal":
-            raise ValueError("sample_rate_hz: is read only by input: signal")
+            raise ValueError("target: is missing: name a column of the training table, or give train.labels: an array")
+        for key, is_read, reader in _readers(self):
+            if not is_read:
+                raise ValueError(f"{key}: is read only {reader}")
         return self
 
     @property
@@ -169,3 +196,40 @@ class Task(Record):
             "regression": "values",
         }
         return self.submission.format or defaults[self.kind]
+
+
+def _readers(task: Task) -> Iterator[tuple[str, bool, str]]:
+    """Yield each key that only some tasks read and that this one sets, whether it is read, and by what.
+
+    A key at its default counts as not set: a saved task holds every key.
+    """
+    spec, form = task.submission, task.format
+    tables = [source.table for source in (task.train, task.test) if source is not None]
+    one_cell = task.kind in ("binary", "multiclass", "ordinal") or task.target_separator is not None
+    if task.ordinal != "softmax":
+        yield "ordinal", task.kind == "ordinal", "by kind: ordinal"
+    if task.target_separator is not None:
+        is_read = task.kind == "multilabel" and len(task.target) == 1
+        yield "target_separator", is_read, "by kind: multilabel with one target column"
+    if task.classes:
+        yield "classes", one_cell, "by kinds with classes (a multilabel task with a column per label has its names)"
+    if task.sample_rate_hz is not None:
+        yield "sample_rate_hz", task.input == "signal", "by input: signal"
+    if task.first_id:
+        yield "first_id", task.id is None or None in tables, "where rows are numbered, and id: names a column"
+    if task.id is not None:
+        yield "id", any(tables), "with a table, and there is none"
+    for key, name in (("group", task.group), ("fold_column", task.fold_column), ("submission.row_id", spec.row_id)):
+        if name is not None:
+            yield key, task.train.table is not None, "with train.table, which is not given"
+    if task.test is not None and task.test.labels is not None:
+        yield "test.labels", False, "in train"
+    if spec.k != 5:
+        yield "submission.k", form == "top_k", "by submission.format: top_k"
+    if spec.separator != " ":
+        yield "submission.separator", form in ("labels", "top_k"), "by submission.format: labels and top_k"
+    if spec.empty:
+        yield "submission.empty", form == "labels", "by submission.format: labels"
+    if spec.clip is not None:
+        is_read = form in ("probability", "per_class", "values", "array")
+        yield "submission.clip", is_read, "by formats with numbers (probability, per_class, values, array)"

@@ -68,9 +68,11 @@ def blend_runs(
     record = _blend_record(runs, mixed, how)
     _refuse_taken(folder, record)
     for part, predictions in (("oof", mixed.oof), ("test", mixed.test)):
-        if predictions is not None:
-            marked = replace(predictions, meta={**predictions.meta, "run": folder.name})
-            save_predictions(folder / f"{part}.parquet", marked)
+        if predictions is None:  # also when an earlier blend of these members had it
+            (folder / f"{part}.parquet").unlink(missing_ok=True)
+            continue
+        marked = replace(predictions, meta={**predictions.meta, "run": folder.name})
+        save_predictions(folder / f"{part}.parquet", marked)
     write_json(folder / "cv.json", cv)
     write_json(folder / "run.json", record)
     for note in mixed.notes:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import DataError, MismatchError, listed, nearest
 from pipeline.base.files import atomic_path, read_json, sha256_file, write_json
-from pipeline.records.layout import Layout, read_table
+from pipeline.base.tables import read_table
+from pipeline.records.layout import Layout
 from pipeline.records.predictions import Predictions, check_same_ids, label_of
 from pipeline.records.runs import now
 from pipeline.records.task import Task

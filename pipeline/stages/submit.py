@@ -1,4 +1,4 @@
-"""From a run or blend to a checked file in `submissions/`, with the record of what it is made of. `podium submit RUN`."""
+"""From a run or blend to a checked file in `submissions/`, with a record of what it is made of. `podium submit RUN`."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.base.errors import DataError
+from pipeline.base.errors import DataError, PodiumError, listed
 from pipeline.base.files import remove_leftovers
 from pipeline.models.weights import read_weights, save_weights
 
@@ -22,13 +22,16 @@ KEPT = 2
 def save_checkpoint(folder: Path, epoch: int, step: int, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
     """Write the state of a unit at (epoch, step) and remove all but the newest two.
 
-    Weights that are not finite are never written: the last good checkpoint stays.
-
     Raises:
+        PodiumError: a tensor is not finite; nothing is written, so the last good checkpoint stays the newest.
         OSError: the disk is full or not writable.
     """
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values() if tensor.is_floating_point()):
-        return
+    odd = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+    if odd:
+        raise PodiumError(
+            f"{folder}: no checkpoint is written at epoch {epoch}, step {step}, because these tensors are not finite:"
+            f" {listed(odd, 5)}. The last good checkpoint is kept; lower optimizer.lr, or set train.clip_norm"
+        )
     save_weights(_path(folder, epoch, step), tensors, {"epoch": epoch, "step": step, **values})
     for old in _checkpoints(folder)[:-KEPT]:
         old.with_suffix(".json").unlink(missing_ok=True)
@@ -59,28 +62,50 @@ def remove_checkpoints(folder: Path) -> None:
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return an optimiser's state as named tensors and a JSON value, for `restore_optimizer`."""
+    """Return an optimiser's state as named tensors and a JSON value, for `restore_optimizer`.
+
+    The numbers of parameter groups belong to it: Adan and LAMB count their steps there, one as a number and the other
+    as a tensor.
+    """
     state = optimizer.state_dict()
+    holders = {f"state/{index}": entries for index, entries in state["state"].items()}
+    holders |= {f"groups/{index}": group for index, group in enumerate(state["param_groups"])}
     tensors: dict[str, Tensor] = {}
-    scalars: dict[str, dict[str, Any]] = {}
-    for index, entries in state["state"].items():
+    numbers: dict[str, dict[str, Any]] = {}
+    for holder, entries in holders.items():
         for name, value in entries.items():
             if isinstance(value, Tensor):
-                tensors[f"{index}/{name}"] = value
-            else:
-                scalars.setdefault(str(index), {})[name] = value
-    return tensors, {"scalars": scalars, "lrs": [group["lr"] for group in optimizer.param_groups]}
+                tensors[f"{holder}/{name}"] = value
+            elif isinstance(value, bool | int | float):
+                numbers.setdefault(holder, {})[name] = value
+    return tensors, numbers
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-    """Put back what `flatten_optimizer` returned; groups and their options come from the config, not the file."""
-    state: dict[int, dict[str, Any]] = {int(index): dict(entries) for index, entries in values["scalars"].items()}
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+    """Put back, bitwise, what `flatten_optimizer` returned of an optimiser of the same parameters and options."""
+    entries: dict[str, dict[str, Any]] = {holder: dict(values) for holder, values in numbers.items()}
     for key, tensor in tensors.items():
-        index, _, name = key.partition("/")
-        state.setdefault(int(index), {})[name] = tensor
+        holder, _, name = key.rpartition("/")
+        entries.setdefault(holder, {})[name] = tensor
+    state = {int(holder.removeprefix("state/")): entries[holder] for holder in entries if holder.startswith("state/")}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    for group, lr in zip(optimizer.param_groups, values["lrs"], strict=True):
-        group["lr"] = lr
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    for index, saved in state.items():
+        loaded = optimizer.state[params[index]]
+        for name in [name for name in saved if isinstance(saved[name], Tensor)]:
+            loaded[name] = _placed(saved[name], loaded[name].device, params[index])
+    for index, group in enumerate(optimizer.param_groups):
+        group.update(entries.get(f"groups/{index}", {}))
+
+
+def _placed(saved: Tensor, device: torch.device, param: Tensor) -> Tensor:
+    """Return a saved tensor with its own type, which `load_state_dict` changes, and the parameter's memory layout.
+
+    In another layout the same update may run through another kernel, whose last bits differ.
+    """
+    if saved.shape != param.shape:
+        return saved.to(device)
+    return torch.empty_like(param, dtype=saved.dtype, device=device, requires_grad=False).copy_(saved)
 
 
 def _path(folder: Path, epoch: int, step: int) -> Path:

@@ -20,7 +20,9 @@ def resolve_device(wanted: str) -> str:
     try:
         device = torch.device(wanted)
     except RuntimeError:
-        raise ConfigError(f"--device {wanted}: expected auto, cpu, cuda or cuda:N") from None
+        device = torch.device("meta")  # refused below, as all that torch knows and nobody computes on
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"--device {wanted}: expected auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"--device {wanted}: this machine has {torch.cuda.device_count()} CUDA devices")
     return wanted

@@ -6,10 +6,14 @@ A job is a module-level function and an argument; while it runs it may report ev
 from __future__ import annotations
 
 import multiprocessing
+import pickle
+import queue
+import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.synchronize import Event as ProcessEvent
 from typing import Any, TypeVar
 
@@ -56,17 +60,17 @@ def _run_in_processes(
     events: multiprocessing.Queue[Any] = context.Queue()
     stop_workers = context.Event()
     n_workers = min(n_parallel, len(arguments))
-    pump = threading.Thread(target=_pass_on, args=(events, report), daemon=True)
-    pump.start()
-    try:
-        with ProcessPoolExecutor(n_workers, context, _start_worker, (events, stop_workers)) as pool:
-            futures = [pool.submit(_run_in_worker, job, argument) for argument in arguments]
+    with (
+        _passing_on(events, report),
+        ProcessPoolExecutor(n_workers, context, _start_worker, (events, stop_workers)) as pool,
+    ):
+        try:
+            with _sigint_ignored():
+                futures = [pool.submit(_run_in_worker, job, argument) for argument in arguments]
             _wait(futures, stop, stop_workers)
-    finally:
-        events.put(None)  # the workers have ended and flushed, so this comes after all that they reported
-        pump.join()
-    _raise_errors([future.exception() for future in futures if not future.cancelled()])
-    stop()
+        finally:
+            stop_workers.set()  # a second Ctrl-C leaves the wait with jobs still running
+    _raise_errors([future.exception() for future in futures if not future.cancelled()], stop)
 
 
 def _wait(futures: Sequence[Future[None]], stop: StopFlag, stop_workers: ProcessEvent) -> None:
@@ -81,23 +85,68 @@ def _wait(futures: Sequence[Future[None]], stop: StopFlag, stop_workers: Process
                 future.cancel()
 
 
-def _pass_on(events: multiprocessing.Queue[Any], report: Report) -> None:
-    """Report events until None comes."""
-    while (event := events.get()) is not None:
-        report(event)
+@contextmanager
+def _passing_on(events: multiprocessing.Queue[Any], report: Report) -> Iterator[None]:
+    """Report what the workers send; at the end of the block, when they have ended and flushed, what is still there.
+
+    An error of `report` is raised there too: the events are read on all the same, or the workers could not end.
+    """
+    has_ended = threading.Event()
+    errors: list[Exception] = []
+
+    def pass_on() -> None:
+        while True:
+            try:
+                event = events.get(timeout=0.05)
+            except queue.Empty:
+                if has_ended.is_set():
+                    return
+                continue
+            if not errors:
+                try:
+                    report(event)
+                except Exception as error:
+                    errors.append(error)
+
+    pump = threading.Thread(target=pass_on, daemon=True)
+    pump.start()
+    try:
+        yield
+    finally:
+        has_ended.set()
+        pump.join(timeout=30)  # a worker killed in the middle of a message would leave it waiting for the rest
+    if errors:
+        raise errors[0]
 
 
-def _raise_errors(errors: Sequence[BaseException | None]) -> None:
-    """Raise the first error that a job made; that it was stopped only if none made another error."""
+@contextmanager
+def _sigint_ignored() -> Iterator[None]:
+    """Start processes that a Ctrl-C in the terminal, which reaches them too, does not kill before they have a job."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, old)
+
+
+def _raise_errors(errors: Sequence[BaseException | None], stop: StopFlag) -> None:
+    """Raise the first error that a job made; that all were stopped only if none made another error."""
     failures = [error for error in errors if error is not None and not isinstance(error, StopRequestedError)]
-    if any(isinstance(error, BrokenProcessPool) for error in failures):
+    for error in failures:
+        if not isinstance(error, BrokenProcessPool):
+            raise error
+    stop()  # before the rest: a signal to all processes also ends workers, and knows its exit code
+    if failures:
         raise PodiumError(
             "a worker process was killed from outside, most often because memory ran out. Run the same command again"
             " to go on, with fewer --jobs or a smaller train.batch_size"
         )
-    for error in [*failures, *errors]:
-        if error is not None:
-            raise error
+    for stopped in errors:
+        if stopped is not None:
+            raise stopped
 
 
 def _start_worker(events: multiprocessing.Queue[Any], stop_workers: ProcessEvent) -> None:
@@ -105,6 +154,20 @@ def _start_worker(events: multiprocessing.Queue[Any], stop_workers: ProcessEvent
 
 
 def _run_in_worker(job: Callable[[Argument, Report, StopFlag], None], argument: Argument) -> None:
-    events = _worker["events"]
     with stop_on_signals(also=_worker["stop"].is_set) as stop:
-        job(argument, events.put, stop)
+        stop()  # a job that waited in the pool's queue when the stop came
+        try:
+            job(argument, _worker["events"].put, stop)
+        except Exception as error:
+            if _is_portable(error):
+                raise
+            raise RuntimeError(f"{type(error).__name__}: {error}") from None
+
+
+def _is_portable(error: Exception) -> bool:
+    """Say whether an error survives the way to the parent process, where it would break the pool otherwise."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return False
+    return True

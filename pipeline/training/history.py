@@ -1,4 +1,4 @@
-"""`history.csv`: one row for each finished epoch of a unit; the same for an interrupted and an unbroken run but for times."""
+"""`history.csv`: one row for each finished epoch of a unit; an interruption changes nothing in it but times."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HistoryRow = Mapping[str, float | int | None]
 
 
 def write_history(path: Path, rows: Sequence[HistoryRow]) -> None:
-    """Write the rows, which have the same keys, as CSV; None becomes an empty cell and numbers keep all their digits."""
+    """Write rows of the same keys as CSV; None becomes an empty cell, and numbers keep all their digits."""
     if rows:
         lines = [",".join(rows[0])]
         lines += [",".join("" if value is None else repr(value) for value in row.values()) for row in rows]

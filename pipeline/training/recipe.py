@@ -211,8 +211,9 @@ def _item_scaling(experiment: Experiment, rows: Rows, items: Items, train: NDArr
         mean, std = pretrained_stats(experiment.model.name)
         scale = 65535.0 if items.is_uint16 else 255.0
         return _per_channel(mean, n_channels, "mean") * scale, _per_channel(std, n_channels, "std") * scale
-    positions = np.unique(np.array([item for row in train for item in rows.items[row]], dtype=np.int64))
-    return channel_stats(items, positions)
+    # Each item once, in the order of the rows: the last bits of the sums then do not depend on the store's order.
+    positions = list(dict.fromkeys(item for row in train for item in rows.items[row]))
+    return channel_stats(items, np.array(positions, dtype=np.int64))
 
 
 def _per_channel(values: tuple[float, ...], n_channels: int, what: str) -> Tensor:

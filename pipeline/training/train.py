@@ -8,32 +8,33 @@ resumed ends bitwise where an unbroken one does (on one machine, with one thread
 from __future__ import annotations
 
 import json
+import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.base.errors import PodiumError
+from pipeline.base.errors import PodiumError, StopRequestedError
 from pipeline.base.interrupt import StopFlag
 from pipeline.base.keyed import make_key, seeded
 from pipeline.base.progress import Event
 from pipeline.data.batches import EpochOrder, Items, Samples, augment_draws, balanced, even_slices, shuffled
 from pipeline.records.experiment import Experiment
 from pipeline.records.machine import Machine
-from pipeline.training.checkpoint import flatten_optimizer, newest_checkpoint, restore_optimizer, save_checkpoint
 from pipeline.training.device import autocast, read_later
 from pipeline.training.ema import swapped
 from pipeline.training.history import write_history
 from pipeline.training.optim import l1_penalty, lr_factor
 from pipeline.training.predict import average_items, predict_logits, prepare
 from pipeline.training.recipe import Parts
+from pipeline.training.state import State, resume_state, save_state
 
 MAX_BAD_STEPS = 3
 """Steps in a row with a loss that is not finite, after which the unit stops."""
@@ -72,26 +73,6 @@ class StepAt:
     part: slice
 
 
-@dataclass
-class State:
-    """Where a unit stands: everything that a checkpoint holds beside model, optimiser, EMA and scaler."""
-
-    epoch: int = 0
-    step: int = 0
-    loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
-    """Sum of the applied losses of this epoch, each times its batch size; on the device, read once an epoch."""
-    n_applied: int = 0
-    """Samples whose loss was applied in this epoch."""
-    bad_in_a_row: int = 0
-    seconds: float = 0.0
-    """Time spent in this epoch."""
-    history: list[dict[str, float | int | None]] = field(default_factory=list)
-    """One row for each finished epoch."""
-    best_rank: float | None = None
-    best: dict[str, Tensor] = field(default_factory=dict)
-    """The weights of the best epoch, where the experiment asks for them."""
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # The straight line
 # ---------------------------------------------------------------------------------------------------------------------
@@ -106,11 +87,12 @@ def train_unit(
 
     Raises:
         StopRequestedError: `stop` was set; the state is saved.
-        PodiumError: the loss was not finite three times in a row; the last good checkpoint stays.
+        PodiumError: the loss was not finite three times in a row, or the weights are not; the last good checkpoint
+            stays.
     """
     spec = experiment.train
     scaler = torch.amp.GradScaler(torch.device(machine.device).type, enabled=machine.precision == "fp16")
-    state = _resume(folder, parts, scaler, machine)
+    state = resume_state(folder, parts, scaler, machine.device)
     yield Event(unit.name, state.epoch, spec.epochs, 0, 1)  # starts the clock of the unit, also after a resume
     saved_at = time.monotonic()
     for epoch in range(state.epoch, spec.epochs):
@@ -123,24 +105,28 @@ def train_unit(
             state.step = step + 1
             state.seconds += time.monotonic() - started
             _count_loss(state, unit, folder, epoch, rows, loss, is_good)
-            if stop.is_set or time.monotonic() - saved_at > 60 * machine.checkpoint_minutes:
-                _save(folder, state, parts, scaler)
+            is_last_chance = stop.is_set  # asked once: a signal between two questions would stop without saving
+            if is_last_chance or time.monotonic() - saved_at > 60 * machine.checkpoint_minutes:
+                save_state(folder, state, parts, scaler)
                 saved_at = time.monotonic()
-            stop()
+            if is_last_chance:
+                stop()
             if state.step < len(batches):  # the event that ends the epoch carries its scores, below
                 yield _event(unit, state, spec.epochs, len(batches), batches[step].stop)
 
-        row = _score_epoch(unit, parts, experiment, machine, state, stop)
+        _require_finite(unit, parts, epoch)
+        try:
+            row = _score_epoch(unit, parts, experiment, machine, state, stop)
+        except StopRequestedError:
+            save_state(folder, state, parts, scaler)  # all steps are done, and only the scores are to be made again
+            raise
         _keep_best(state, parts, experiment, unit)
-        state.epoch, state.step, state.n_applied, state.seconds = epoch + 1, 0, 0, 0.0
-        state.loss_sum = torch.zeros_like(state.loss_sum)
-        _save(folder, state, parts, scaler)
+        state.start_epoch(epoch + 1)
+        save_state(folder, state, parts, scaler)
         write_history(folder / "history.csv", state.history)
         saved_at = time.monotonic()
         yield _event(unit, state, spec.epochs, len(batches), len(order.sample), row)
-    write_history(
-        folder / "history.csv", state.history
-    )  # again, for a run that was killed between the last checkpoint and this file
+    write_history(folder / "history.csv", state.history)  # again, for a run killed between checkpoint and this file
 
 
 def train_step(
@@ -179,9 +165,9 @@ def train_step(
             micro_loss = parts.loss(logits, targets[micro]) * ((micro.stop - micro.start) / len(rows))
             loss += micro_loss.detach()
             is_finite = read_later(loss.isfinite())
-            scaler.scale(micro_loss).backward()  # type: ignore[no-untyped-call]
+            scaler.scale(micro_loss).backward()
         if experiment.optimizer.l1:
-            scaler.scale(experiment.optimizer.l1 * l1_penalty(model)).backward()
+            scaler.scale(experiment.optimizer.l1 * l1_penalty(model)).backward()  # type: ignore[no-untyped-call]
 
     # New weights.
     if not is_finite():
@@ -212,15 +198,6 @@ def epoch_order(unit: UnitData, sampling: str, epoch: int) -> EpochOrder:
     return shuffled(unit.train, unit.seed, epoch)
 
 
-def final_weights(folder: Path, parts: Parts, which: str) -> dict[str, Tensor]:
-    """Return the weights that predict (`last`, `best` or `ema`) of a unit whose `train_unit` has ended."""
-    found = newest_checkpoint(folder)
-    if found is None:
-        raise PodiumError(f"{folder}: has no valid checkpoint; delete the folder and train the unit again")
-    prefix = {"last": "model/", "best": "best/", "ema": "ema/"}[which]
-    return {name: tensor.to(_device(parts)) for name, tensor in _under(prefix, found[0]).items()}
-
-
 def _count_loss(
     state: State, unit: UnitData, folder: Path, epoch: int, rows: NDArray[np.int64], loss: Tensor, is_good: bool
 ) -> None:
@@ -243,6 +220,15 @@ def _count_loss(
         )
 
 
+def _require_finite(unit: UnitData, parts: Parts, epoch: int) -> None:
+    """Stop before weights that are not finite are scored or saved; a finite loss may still have such gradients."""
+    if not all(bool(tensor.isfinite().all()) for tensor in parts.model.state_dict().values()):
+        raise PodiumError(
+            f"{unit.name}: the weights are not finite after epoch {epoch}; the last good checkpoint is kept. Lower"
+            " optimizer.lr, or set train.clip_norm"
+        )
+
+
 def _score_epoch(
     unit: UnitData,
     parts: Parts,
@@ -262,6 +248,7 @@ def _score_epoch(
         targets = unit.targets[torch.from_numpy(unit.heldout.row).to(unit.targets.device)]
         with torch.inference_mode():
             heldout_loss = float(parts.heldout_loss(logits, targets))
+        heldout_loss = heldout_loss if math.isfinite(heldout_loss) else None
         n_rows = len(np.unique(unit.heldout.row))
         score = unit.score(average_items(parts.activate(logits), unit.heldout, n_rows, parts.scaling))
     row: dict[str, float | int | None] = {
@@ -282,10 +269,10 @@ def _keep_best(state: State, parts: Parts, experiment: Experiment, unit: UnitDat
         return
     row = state.history[-1]
     score, loss = row[unit.metric], row["heldout_loss"]
-    if score is not None:
-        rank = score if unit.higher_is_better else -score
+    if score is None:
+        rank = -float(sys.float_info.max if loss is None else loss)
     else:
-        rank = -float(loss or 0.0)
+        rank = float(score if unit.higher_is_better else -score)
     if state.best_rank is None or rank > state.best_rank:
         state.best_rank = rank
         state.best = {name: tensor.detach().clone() for name, tensor in parts.model.state_dict().items()}
@@ -312,61 +299,3 @@ def _event(
         metrics={key: float(value) for key, value in scores.items() if value is not None},
         finished=row is not None and state.epoch == n_epochs,
     )
-
-
-# -- the state as tensors and values ----------------------------------------------------------------------------------
-
-
-def _save(folder: Path, state: State, parts: Parts, scaler: torch.amp.GradScaler) -> None:
-    optimizer_tensors, optimizer_values = flatten_optimizer(parts.optimizer)
-    groups: dict[str, dict[str, Tensor]] = {
-        "model/": parts.model.state_dict(),
-        "optimizer/": optimizer_tensors,
-        "ema/": parts.ema.state() if parts.ema else {},
-        "best/": state.best,
-        "": {"loss_sum": state.loss_sum},
-    }
-    tensors = {prefix + name: tensor for prefix, group in groups.items() for name, tensor in group.items()}
-    values: dict[str, Any] = {
-        "optimizer": optimizer_values,
-        "scaler": scaler.state_dict(),
-        "n_applied": state.n_applied,
-        "bad_in_a_row": state.bad_in_a_row,
-        "seconds": state.seconds,
-        "history": state.history,
-        "best_rank": state.best_rank,
-    }
-    save_checkpoint(folder, state.epoch, state.step, tensors, values)
-
-
-def _resume(folder: Path, parts: Parts, scaler: torch.amp.GradScaler, machine: Machine) -> State:
-    """Return the state of the newest valid checkpoint, put into the parts; or a fresh state."""
-    found = newest_checkpoint(folder)
-    if found is None:
-        return State(loss_sum=torch.zeros((), dtype=torch.float64, device=machine.device))
-    tensors, values = found
-    parts.model.load_state_dict(_under("model/", tensors))
-    restore_optimizer(parts.optimizer, _under("optimizer/", tensors), values["optimizer"])
-    if parts.ema is not None:
-        parts.ema.load_state(_under("ema/", tensors))
-    if values["scaler"]:
-        scaler.load_state_dict(values["scaler"])
-    return State(
-        epoch=values["epoch"],
-        step=values["step"],
-        loss_sum=tensors["loss_sum"].to(machine.device),
-        n_applied=values["n_applied"],
-        bad_in_a_row=values["bad_in_a_row"],
-        seconds=values["seconds"],
-        history=values["history"],
-        best_rank=values["best_rank"],
-        best=_under("best/", tensors),
-    )
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _device(parts: Parts) -> torch.device:
-    return next(parts.model.parameters()).device

@@ -1,4 +1,4 @@
-"""One unit of work from its claim to its marker: open the data, train, predict, write; and models from what it wrote."""
+"""One unit of work from its claim to its marker: open the data, train, predict, write; models from what it wrote."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ from pipeline.training.history import read_history
 from pipeline.training.losses import activate
 from pipeline.training.predict import average_items, predict_logits
 from pipeline.training.recipe import Parts, Scaling, build_parts, hard_labels, new_model, soft_targets
-from pipeline.training.train import UnitData, final_weights, train_unit
+from pipeline.training.state import final_weights
+from pipeline.training.train import UnitData, train_unit
 
 Report = Callable[[Any], None]
 
@@ -52,12 +53,12 @@ def train_unit_job(job: UnitJob, report: Report, stop: StopFlag) -> None:
     with run.claim(job.unit) as folder, threads(job.machine.threads):
         if run.is_done(job.unit):
             return
-        data = _dataset(job.root, job.folder)
-        items = data.train_items(job.machine.device)
-        fold = load_folds(Workspace(job.root).folds(run.task, run.experiment.folds)).aligned_to(data.train.rows.ids)
-        train, heldout = fold.split(job.unit.fold)
-        parts = build_parts(run.task, run.experiment, job.machine, data.train.rows, items, train, job.unit.seed)
-        unit = _unit_data(run, job.unit, data.train.rows, items, parts, train, heldout)
+        data = _dataset(job.root, job.folder, _stamps(Workspace(job.root), run))
+        items, rows = data.train_items(job.machine.device), data.train.rows
+        table = load_folds(Workspace(job.root).folds(run.task, run.experiment.folds))
+        train, heldout = table.without(run.task.exclude).aligned_to(rows.ids).split(job.unit.fold)
+        parts = build_parts(run.task, run.experiment, job.machine, rows, items, train, job.unit.seed)
+        unit = _unit_data(run, job.unit, rows, items, parts, train, heldout)
         for event in train_unit(unit, parts, run.experiment, job.machine, folder, stop):
             report(event)
         _finish_unit(run, job, data, items, parts, heldout, folder, stop)
@@ -159,8 +160,15 @@ def predict_unit(
     return Predictions(rows.ids, prediction_names(run.task, rows.names), values, None, meta)
 
 
+def _stamps(workspace: Workspace, run: Run) -> tuple[int, ...]:
+    """Return when the run was started and its tables were written, in nanoseconds: another time is other data."""
+    tables = [source.table for source in (run.task.train, run.task.test) if source is not None and source.table]
+    paths = [run.folder / "run.json", *(workspace.data(run.task) / table for table in tables)]
+    return tuple(path.stat().st_mtime_ns for path in paths)
+
+
 @lru_cache(maxsize=1)
-def _dataset(root: Path, folder: Path) -> Dataset:
+def _dataset(root: Path, folder: Path, _stamps: tuple[int, ...]) -> Dataset:
     """Return the data of a run, kept while units of the same run follow each other in one process."""
     run = Run(folder)
     return dataset_of(Workspace(root), run, lambda _: None)
@@ -177,7 +185,3 @@ def load_unit(run: Run, unit: Unit, rows: Rows, items: Items) -> tuple[torch.nn.
         model = model.to(memory_format=torch.channels_last)
     scaling = {name[8:]: tensor.to(items.device) for name, tensor in tensors.items() if name.startswith("scaling/")}
     return model, Scaling(**scaling), sha256_file(path)
-
-
-def _prefixed(prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:
-    return {prefix + name: tensor for name, tensor in tensors.items()}

@@ -1,0 +1,64 @@
+"""Sharpness-aware minimisation: what stands around the second backward pass; the loop in `train` holds the `if`.
+
+SAM (Foret et al. 2020, https://arxiv.org/abs/2010.01412): e = rho * g / ||g||, the norm taken over all parameters
+together; the gradient is taken at w + e, and the base optimiser steps from w. ASAM (Kwon et al. 2021,
+https://arxiv.org/abs/2102.11600) measures in the scale of each weight: e = rho * w^2 g / || |w| g ||; its rho is about
+ten times SAM's. Second-order terms are dropped, as in both papers; weight decay is no part of e.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+TINY = 1e-12
+"""Keeps a zero gradient from dividing by zero, as in the reference of the paper."""
+
+
+@contextmanager
+def perturbed(model: nn.Module, rho: float, adaptive: bool = False) -> Iterator[None]:
+    """Move the weights by SAM's e, made of their present gradients, inside the block; then their old bits are back.
+
+    Gradients are dropped on the way in, so that those of the block are what the optimiser sees. They may be scaled for
+    fp16: e does not depend on a common factor. Where the gradient is not finite, nothing is moved.
+
+    Args:
+        model: has gradients from a backward pass; parameters without one stay.
+        rho: length of e, > 0; for ASAM in units of the weights.
+        adaptive: ASAM instead of SAM.
+    """
+    weights = [weight.detach() for weight in model.parameters() if weight.grad is not None]
+    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    saved = [weight.clone() for weight in weights]
+    torch._foreach_add_(weights, ascent(weights, gradients, rho, adaptive))
+    model.zero_grad(set_to_none=True)
+    try:
+        yield
+    finally:
+        torch._foreach_copy_(weights, saved)  # from the copy: w + e - e is not w in floating point
+
+
+def ascent(weights: list[Tensor], gradients: list[Tensor], rho: float, adaptive: bool) -> list[Tensor]:
+    """Return e for each weight, of its shape; all zeros when a gradient is not finite."""
+    scales = torch._foreach_abs(weights) if adaptive else None
+    scaled = torch._foreach_mul(gradients, scales) if scales is not None else gradients
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part.double()) for part in scaled]))
+    if not bool(norm.isfinite()):
+        return [torch.zeros_like(weight) for weight in weights]
+    directions = torch._foreach_mul(scaled, scales) if scales is not None else gradients
+    factor = rho / (norm + TINY)
+    return [part * factor.to(part.dtype) for part in directions]
+
+
+@contextmanager
+def kept_buffers(model: nn.Module) -> Iterator[None]:
+    """Put the model's buffers back after the block: batch-norm statistics and counters follow the first pass alone."""
+    saved = [buffer.clone() for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, old in zip(model.buffers(), saved, strict=True):
+            buffer.copy_(old)

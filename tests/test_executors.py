@@ -1,0 +1,229 @@
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from pipeline.base.errors import DataError, MismatchError, PodiumError, StopRequestedError
+from pipeline.base.interrupt import INTERRUPTED, StopFlag, stop_on_signals
+from pipeline.training.executors import run_jobs
+
+
+class StubbornError(Exception):
+    """Cannot be unpickled: its constructor wants what pickle does not keep."""
+
+    def __init__(self, number, reason):
+        super().__init__(f"{number} because {reason}")
+
+
+def count_up(argument, report, stop):
+    name, n = argument
+    for number in range(n):
+        stop()
+        report((name, number, os.getpid()))
+
+
+def fail_or_wait(argument, report, stop):
+    if isinstance(argument, Exception):
+        raise argument
+    _wait_for_stop(argument, report, stop)
+
+
+def be_killed_or_wait(argument, report, stop):
+    if argument == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.3)
+
+
+def fail_stubbornly(argument, report, stop):
+    raise StubbornError(argument, "it is so")
+
+
+def stop_oneself(number, report, stop):
+    os.kill(os.getpid(), number)
+    report("before")
+    stop()
+    report("after")
+
+
+def wait_for_stop(argument, report, stop):
+    _wait_for_stop(argument, report, stop)
+
+
+def wait_if_long(argument, report, stop):
+    if argument == "long":
+        _wait_for_stop(argument, report, stop)
+    else:
+        report(("ended", argument))
+
+
+def _wait_for_stop(argument, report, stop):
+    report(("started", argument))
+    deadline = time.monotonic() + 20
+    while not stop.is_set and time.monotonic() < deadline:
+        time.sleep(0.01)
+    report(("saved", argument))
+    stop()
+
+
+# -- one after another -------------------------------------------------------------------------------------------------
+
+
+def test_jobs_run_in_order_in_this_process_when_one_at_a_time():
+    seen = []
+    run_jobs(count_up, [("b", 2), ("a", 1)], 1, seen.append)
+    assert seen == [("b", 0, os.getpid()), ("b", 1, os.getpid()), ("a", 0, os.getpid())]
+
+
+def test_a_single_job_needs_no_process_of_its_own():
+    seen = []
+    run_jobs(count_up, [("a", 1)], 4, seen.append)
+    assert seen == [("a", 0, os.getpid())]
+
+
+def test_no_jobs_are_no_error():
+    run_jobs(count_up, [], 1, print)
+
+
+def test_an_error_ends_the_sequence_as_it_is():
+    seen = []
+    with pytest.raises(DataError, match="no such table"):
+        run_jobs(fail_or_wait, [DataError("no such table"), "later"], 1, seen.append)
+    assert seen == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_a_signal_stops_the_running_job_where_it_looks_and_no_other_starts(number, code):
+    seen = []
+    with pytest.raises(StopRequestedError, match="run the same command again") as caught:
+        run_jobs(stop_oneself, [number, number], 1, seen.append)
+    assert caught.value.exit_code == code
+    assert seen == ["before"]
+
+
+# -- the flag ----------------------------------------------------------------------------------------------------------
+
+
+def test_handlers_are_restored_also_after_an_error():
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+    before = [signal.getsignal(number) for number in numbers]
+    with contextlib.suppress(KeyError), stop_on_signals():
+        assert all(signal.getsignal(number) != old for number, old in zip(numbers, before, strict=True))
+        raise KeyError
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_a_second_ctrl_c_interrupts_at_once_but_not_one_after_another_signal():
+    with stop_on_signals() as flag:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert flag.signal_number == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_flag_raises_only_when_set_here_or_at_its_other_source():
+    event = threading.Event()
+    flag = StopFlag(event.is_set)
+    flag()
+    assert not flag.is_set
+    event.set()
+    assert flag.is_set
+    with pytest.raises(StopRequestedError) as caught:
+        flag()
+    assert caught.value.exit_code == 75
+
+
+def test_outside_of_the_main_thread_the_flag_works_without_handlers():
+    before = signal.getsignal(signal.SIGTERM)
+
+    def inside():
+        with stop_on_signals(also=lambda: True) as flag:
+            return flag.is_set, signal.getsignal(signal.SIGTERM) == before
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(inside).result() == (True, True)
+
+
+# -- in processes ------------------------------------------------------------------------------------------------------
+
+
+def test_every_event_of_every_process_arrives_and_in_order_per_job():
+    seen = []
+    run_jobs(count_up, [(name, 400) for name in "abc"], 2, seen.append)
+    assert len(seen) == 1200
+    for name in "abc":
+        assert [number for job, number, _ in seen if job == name] == list(range(400))
+    assert os.getpid() not in {process for _, _, process in seen}
+
+
+def test_jobs_run_in_processes_from_another_thread_too():
+    seen = []
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(run_jobs, count_up, [("a", 1), ("b", 1)], 2, seen.append).result()
+    assert sorted(name for name, _, _ in seen) == ["a", "b"]
+
+
+def test_an_error_stops_the_others_in_good_order_and_is_raised_with_type_and_message():
+    seen = []
+    jobs = ["x", MismatchError("ids differ: 7"), "never", "never", "never"]
+    with pytest.raises(MismatchError, match=r"^ids differ: 7$"):
+        run_jobs(fail_or_wait, jobs, 2, seen.append)
+    assert "never" not in {name for _, name in seen}
+    assert [what for what, name in seen if name == "x"] in (["started", "saved"], [])
+
+
+def test_an_error_that_cannot_travel_is_told_by_its_name_and_message():
+    with pytest.raises(RuntimeError, match="StubbornError: 3 because it is so"):
+        run_jobs(fail_stubbornly, [3, 3], 2, print)
+
+
+def test_a_killed_worker_is_a_message_about_memory():
+    with pytest.raises(PodiumError, match=r"a worker process was killed from outside.*memory ran out"):
+        run_jobs(be_killed_or_wait, ["killed", "other"], 2, print)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_lets_every_running_process_save_itself_and_gives_the_exit_code(number, code):
+    seen = []
+
+    def report(event):
+        seen.append(event)
+        if len(seen) == 2:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(StopRequestedError) as caught:
+        run_jobs(wait_for_stop, ["a", "b", "c", "d"], 2, report)
+    assert caught.value.exit_code == code
+    started = {name for what, name in seen if what == "started"}
+    assert started == {"a", "b"}
+    assert started == {name for what, name in seen if what == "saved"}
+
+
+def test_a_ctrl_c_that_reaches_idle_workers_too_is_a_stop_and_no_broken_pool():
+    seen = []
+
+    def report(event):
+        seen.append(event)
+        if {("started", "long"), ("ended", "short")} == set(seen):
+            time.sleep(0.2)  # the worker of the short job waits for another one
+            for child in multiprocessing.active_children():
+                os.kill(child.pid, signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(StopRequestedError) as caught:
+        run_jobs(wait_if_long, ["long", "short"], 2, report)
+    assert caught.value.exit_code == INTERRUPTED
+    assert seen[-1] == ("saved", "long")
+
+
+def test_an_error_of_the_display_is_raised_and_hangs_nothing():
+    def report(event):
+        raise ValueError("the screen is gone")
+
+    with pytest.raises(ValueError, match="the screen is gone"):
+        run_jobs(count_up, [("a", 5000), ("b", 5000)], 2, report)
