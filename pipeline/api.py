@@ -49,6 +49,7 @@ def train(
     threads: int | None = None,
     workers: int | None = None,
     checkpoint_minutes: float = 5.0,
+    verify: bool = False,
     show: Show = "auto",
     root: Path | str = ".",
 ) -> Run:
@@ -60,7 +61,7 @@ def train(
     """
     from pipeline.stages.crossval import Wishes, train_run
 
-    wishes = Wishes(device, jobs, threads, workers, checkpoint_minutes)
+    wishes = Wishes(device, jobs, threads, workers, checkpoint_minutes, verify, show)
     loaded = config(path, overrides, name)
     with display(show, loaded.experiment.folds.n_folds * len(loaded.experiment.seeds)) as report:
         return train_run(Workspace(Path(root)), loaded, wishes, say, report, folds)

@@ -62,6 +62,7 @@ def train(
     threads: Annotated[int, typer.Option(min=0, help="Threads of each unit; 0 chooses, or as the run started.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Threads that decode files; 0 chooses.")] = 0,
     checkpoint_minutes: Annotated[float, typer.Option(min=0, help="Between checkpoints inside an epoch.")] = 5.0,
+    verify: Annotated[bool, typer.Option("--verify", help="Check the decoded items against their checksum.")] = False,
     show: Annotated[str, typer.Option(help="Progress: auto, bar, lines or quiet.")] = "auto",
     root: Root = Path(),
 ) -> None:
@@ -79,6 +80,7 @@ def train(
         threads=threads or None,
         workers=workers or None,
         checkpoint_minutes=checkpoint_minutes,
+        verify=verify,
         show=_show(show),
         root=root,
     )

@@ -133,7 +133,7 @@ def test_the_class_of_soft_targets_is_the_heaviest():
 def test_initial_weights_are_a_function_of_the_seed_and_leave_the_generator():
     experiment, rows = make_experiment({"model": {"name": "mlp", "hidden": 4}}), make_rows([0, 1, 2])
     state = torch.get_rng_state()
-    one, two, other = (new_model(make_task(), experiment, (1, 8, 8), rows, seed) for seed in (0, 0, 1))
+    one, two, other = (new_model(make_task(), experiment.model, (1, 8, 8), rows, seed) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(one[1].weight, two[1].weight)
     assert not torch.equal(one[1].weight, other[1].weight)

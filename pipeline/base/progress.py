@@ -5,6 +5,7 @@ Everything goes to stderr, so that stdout holds results only (`print_table`). `s
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -86,6 +87,22 @@ def count_progress(label: str, kind: DisplayKind = "auto") -> Iterator[Callable[
         yield _CountLines(label)
     else:
         yield lambda done, total: None
+
+
+@contextmanager
+def told_to(say: Callable[[str], None], logger_name: str) -> Iterator[None]:
+    """Pass what is logged under a name to `say` inside the block, from INFO upward."""
+    handler = logging.Handler()
+    handler.emit = lambda record: say(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger(logger_name)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def say(text: str) -> None:

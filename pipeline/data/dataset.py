@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import DataError
-from pipeline.base.progress import count_progress
+from pipeline.base.progress import DisplayKind, count_progress
 from pipeline.data.batches import Items
 from pipeline.data.sources import FileItems, StoredForm
 from pipeline.data.store import Store, UnreadableError, open_store
@@ -26,10 +26,31 @@ Say = Callable[[str], None]
 class Dataset:
     """The rows and stores of a task as an experiment wants them, opened when first needed."""
 
-    def __init__(self, task: Task, inputs: Input, data: Path, cache: Path, workers: int, say: Say) -> None:
-        """Read the labelled rows; `data` is the host's folder, `cache` where decoded items are kept."""
+    def __init__(
+        self,
+        task: Task,
+        inputs: Input,
+        data: Path,
+        cache: Path,
+        workers: int,
+        say: Say,
+        show: DisplayKind = "auto",
+        verify: bool = False,
+    ) -> None:
+        """Read the labelled rows.
+
+        Args:
+            task: what the rows are.
+            inputs: what the model gets to see of an item.
+            data: the host's folder.
+            cache: where decoded items are kept.
+            workers: threads that decode.
+            say: gets messages.
+            show: how the progress of decoding is shown.
+            verify: check decoded items against their checksum before they are used.
+        """
         self._task, self._inputs, self._data, self._cache = task, inputs, data, cache
-        self._workers, self._say = workers, say
+        self._workers, self._say, self._show, self._verify = workers, say, show, verify
         self.train = _canonical(load_train(task, data))
         self._train_items: Items | None = None
         self._test: tuple[Rows, Items] | None = None
@@ -75,7 +96,7 @@ class Dataset:
         is_file = isinstance(row_set.source, FileItems) and task.input == "image"
         form = StoredForm(task.input, inputs.size, channels if is_file else None, inputs.resize)
         try:
-            with count_progress("decoding") as progress:
+            with count_progress("decoding", self._show) as progress:
                 store = open_store(
                     row_set.source,
                     form,
@@ -83,6 +104,7 @@ class Dataset:
                     report=self._say,
                     progress=progress,
                     workers=self._workers,
+                    verify=self._verify,
                 )
         except UnreadableError as error:
             raise _with_exclude_lines(error, row_set) from None

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pipeline.base.errors import DataError, listed, nearest
 from pipeline.base.files import atomic_path, read_json, sha256_file, write_json
 
-_WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
+_WRAPPERS = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile, and the units of a run
 _MOST_COLOURS = 4
 
 

@@ -191,6 +191,20 @@ class ModelSpec(Record):
         """The keys beside `name`."""
         return dict(self.__pydantic_extra__ or {})
 
+    def started_for(self, fold: int | str) -> ModelSpec:
+        """Return the model for a unit: `{fold}` in the path of its start weights is filled in."""
+        if not isinstance(self.options.get("weights"), str):
+            return self
+        return ModelSpec(
+            name=self.name, **{**self.options, "weights": self.options["weights"].replace("{fold}", str(fold))}
+        )
+
+    def without_start(self) -> ModelSpec:
+        """Return the model without start weights, to be filled with weights that a unit saved."""
+        return ModelSpec(
+            name=self.name, **{k: v for k, v in self.options.items() if k not in ("weights", "pretrained")}
+        )
+
 
 ClassWeights = Annotated[
     Annotated[Literal["balanced"], WORD] | Annotated[dict[str, Positive], BLOCK, Field(min_length=1)], BY_FORM

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -174,14 +174,21 @@ class Run:
             yield
 
 
-def start_run(workspace: Workspace, config: Config, folds: Folds, machine: Machine, is_refit: bool = False) -> Run:
+def start_run(
+    workspace: Workspace,
+    config: Config,
+    folds: Folds,
+    machine: Machine,
+    start_weights: Mapping[str, str] | None = None,
+    is_refit: bool = False,
+) -> Run:
     """Return the run of a config: a new folder, or the old one when exactly the same config made it.
 
     Raises:
         MismatchError: a run of that name has another config, folds or machine; the differences are listed.
     """
     folder = workspace.run(config.task, config.run_name)
-    record = _record(config, folds, machine, is_refit)
+    record = _record(config, folds, machine, is_refit) | {"start_weights": dict(start_weights or {})}
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         if not (folder / "run.json").exists():
@@ -234,10 +241,10 @@ def _require_same(run: Run, record: dict[str, Any], machine: Machine) -> None:
     if run.is_blend:
         raise MismatchError(f"{run.folder}: is a blend; choose another name with --name")
     # Through the records, so that a key that is younger than the run has its default.
-    started = run.record | {"task": run.task.plain(), "experiment": run.experiment.plain()}
+    started = {"start_weights": {}} | run.record | {"task": run.task.plain(), "experiment": run.experiment.plain()}
     lines = [
         line
-        for part in ("task", "experiment", "folds", "is_refit")
+        for part in ("task", "experiment", "folds", "is_refit", "start_weights")
         for line in difference({part: started[part]}, {part: record[part]})
     ]
     if lines:
@@ -254,6 +261,7 @@ def _require_same(run: Run, record: dict[str, Any], machine: Machine) -> None:
         )
 
 
+@cache
 def _version(name: str) -> str:
     try:
         return metadata.version(name)

@@ -6,24 +6,26 @@ them, again after every call, so a run can be trained fold by fold.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.base.errors import ConfigError, DataError, MismatchError
-from pipeline.base.files import write_json
+from pipeline.base.files import sha256_file, write_json
 from pipeline.base.interrupt import StopFlag
 from pipeline.base.plots import plot_history
+from pipeline.base.progress import DisplayKind, told_to
 from pipeline.data.dataset import Dataset
 from pipeline.data.tables import load_train
 from pipeline.records.config import Config
+from pipeline.records.experiment import Experiment
 from pipeline.records.folds import Folds
 from pipeline.records.machine import Machine
 from pipeline.records.metrics import Metric
 from pipeline.records.predictions import Predictions, join_folds, load_predictions, mean_predictions, save_predictions
 from pipeline.records.rows import Rows
-from pipeline.records.runs import Run, Unit, Workspace, start_run
+from pipeline.records.runs import FoldName, Run, Unit, Workspace, start_run
 from pipeline.records.scoring import cv_summary, metric_of, score_or_note
 from pipeline.records.task import Source
 from pipeline.stages.folding import fold_table
@@ -31,7 +33,7 @@ from pipeline.training.device import count_cores, has_native_bf16, resolve_devic
 from pipeline.training.executors import run_jobs
 from pipeline.training.history import read_history
 from pipeline.training.recipe import try_parts, warnings_of
-from pipeline.training.unit import UnitJob, dataset_of, load_unit, predict_unit, train_unit_job
+from pipeline.training.unit import UnitJob, dataset_of, load_unit, predict_unit, start_weights, train_unit_job
 
 Say = Callable[[str], None]
 Report = Callable[[Any], None]
@@ -46,6 +48,10 @@ class Wishes:
     threads: int | None = None
     workers: int | None = None
     checkpoint_minutes: float = 5.0
+    verify: bool = False
+    """Check the decoded items against their checksum before they are used."""
+    show: DisplayKind = "auto"
+    """How progress is shown."""
 
 
 def train_run(
@@ -76,12 +82,20 @@ def train_run(
     _check_folds_exist(which, folds)
     machine = resolve_machine(workspace, config, wishes)
     data = Dataset(
-        config.task, config.experiment.input, workspace.data(config.task), workspace.cache, machine.workers, say
+        config.task,
+        config.experiment.input,
+        workspace.data(config.task),
+        workspace.cache,
+        machine.workers,
+        say,
+        wishes.show,
+        wishes.verify,
     )
-    _refuse_before_training(config, data, folds, which == "all")
+    _refuse_before_training(config, data, which == "all", say)
     for note in warnings_of(config.experiment):
         say(f"warning: {note}")
-    run = start_run(workspace, config, folds, machine, is_refit=which == "all")
+    starts = _start_hashes(config.experiment, ["all"] if which == "all" else range(folds.n_folds))
+    run = start_run(workspace, config, folds, machine, starts, is_refit=which == "all")
     say(f"run {run.folder}: {machine.device}, {machine.precision}, {machine.jobs} x {machine.threads} threads")
     todo = [unit for unit in run.units() if not run.is_done(unit) and (which in (None, "all") or unit.fold in which)]
     jobs = [UnitJob(workspace.root, run.folder, unit, machine) for unit in todo]
@@ -208,11 +222,19 @@ def _check_folds_exist(which: Sequence[int] | Literal["all"] | None, folds: Fold
         folds.split(int(fold))
 
 
-def _refuse_before_training(config: Config, data: Dataset, folds: Folds, is_refit: bool) -> None:
+def _refuse_before_training(config: Config, data: Dataset, is_refit: bool, say: Say) -> None:
     """Raise for everything that can be known before the first step."""
     metric_of(config.task, data.train.rows)
     if is_refit and config.experiment.train.weights == "best":
         raise ConfigError("train.weights: best is selected on a held-out fold, and a refit has none; use last or ema")
-    try_parts(config.task, config.experiment, data.train_items("cpu").shape, data.train.rows)
+    fold: FoldName = "all" if is_refit else 0
+    with told_to(say, "pipeline.models"):  # how much of the start weights fitted
+        try_parts(config.task, config.experiment, data.train_items("cpu").shape, data.train.rows, fold)
     if config.task.test is not None:
         data.other(None, "cpu")
+
+
+def _start_hashes(experiment: Experiment, folds: Iterable[FoldName]) -> dict[str, str]:
+    """Return the SHA-256 of every file of start weights: a path alone does not say what a run started from."""
+    paths = {path for fold in folds if (path := start_weights(experiment, fold)) is not None}
+    return {str(path): sha256_file(path) for path in sorted(paths) if path.is_file()}

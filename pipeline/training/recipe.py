@@ -23,9 +23,10 @@ from pipeline.base.keyed import make_key, seeded
 from pipeline.data.batches import Items, channel_stats
 from pipeline.models.build import build_model
 from pipeline.models.timm_nets import pretrained_stats
-from pipeline.records.experiment import ChannelStats, Experiment, LossSpec
+from pipeline.records.experiment import ChannelStats, Experiment, LossSpec, ModelSpec
 from pipeline.records.machine import Machine
 from pipeline.records.rows import Rows
+from pipeline.records.runs import FoldName
 from pipeline.records.task import Task
 from pipeline.training.ema import Ema
 from pipeline.training.losses import activate, build_loss, n_outputs
@@ -70,15 +71,24 @@ class Parts:
 
 
 def build_parts(
-    task: Task, experiment: Experiment, machine: Machine, rows: Rows, items: Items, train: NDArray[np.int64], seed: int
+    task: Task,
+    experiment: Experiment,
+    machine: Machine,
+    rows: Rows,
+    items: Items,
+    train: NDArray[np.int64],
+    seed: int,
+    fold: FoldName = "all",
 ) -> Parts:
-    """Return the parts of a unit that trains on the rows at `train`; initialisation is keyed by the seed.
+    """Return the parts of a unit that trains on the rows at `train`; initialisation is keyed by `seed`.
 
-    Everything that is measured (normalisation, class weights, scale of the targets) is measured on `train` alone. What
+    `fold` is what `{fold}` in the path of start weights becomes. Everything that is measured (normalisation, class
+    weights, scale of the targets) is measured on `train` alone. What
     misfits was refused by `try_parts`; here the experiment comes from `run.json`, where every key is written.
     """
     scaling = measure_scaling(task, experiment, rows, items, train)
-    model = new_model(task, experiment, items.shape, rows, seed).to(machine.device)
+    spec = experiment.model.started_for(fold)
+    model = new_model(task, spec, items.shape, rows, seed).to(machine.device)
     if len(items.shape) == 3:
         model = model.to(memory_format=torch.channels_last)
     is_image = len(items.shape) == 3
@@ -96,20 +106,22 @@ def build_parts(
     )
 
 
-def new_model(task: Task, experiment: Experiment, in_shape: tuple[int, ...], rows: Rows, seed: int) -> nn.Module:
-    """Return the experiment's model with the initial weights that the seed gives."""
+def new_model(task: Task, spec: ModelSpec, in_shape: tuple[int, ...], rows: Rows, seed: int) -> nn.Module:
+    """Return a model with the initial weights that the seed gives, or those of the file that it names."""
     with seeded(make_key("init", seed)):
-        return build_model(experiment.model, in_shape, n_outputs(task.kind, rows.names, task.ordinal), Path())
+        return build_model(spec, in_shape, n_outputs(task.kind, rows.names, task.ordinal), Path())
 
 
-def try_parts(task: Task, experiment: Experiment, in_shape: tuple[int, ...], rows: Rows) -> nn.Module:
+def try_parts(
+    task: Task, experiment: Experiment, in_shape: tuple[int, ...], rows: Rows, fold: FoldName = 0
+) -> nn.Module:
     """Build model, optimiser and loss once and run two empty items through, so that a misfit shows before any work.
 
     Raises:
         ConfigError: an option is unknown or out of range, or the model does not take items of this shape.
     """
     refuse_misfits(task, experiment)
-    model = new_model(task, experiment, in_shape, rows, experiment.seeds[0])
+    model = new_model(task, experiment.model.started_for(fold), in_shape, rows, experiment.seeds[0])
     build_optimizer(experiment.optimizer, model)
     build_loss(experiment.loss, task.kind, task.ordinal, rows.names, np.asarray(rows.targets))
     try:

@@ -12,18 +12,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.base.errors import MismatchError
 from pipeline.base.files import sha256_file, write_json
 from pipeline.base.interrupt import StopFlag
 from pipeline.base.plots import plot_history
+from pipeline.base.progress import DisplayKind
 from pipeline.data.batches import Items, samples_of
 from pipeline.data.dataset import Dataset
-from pipeline.models.weights import read_weights, save_weights
-from pipeline.records.folds import load_folds
+from pipeline.models.weights import read_model_meta, read_weights, save_weights
+from pipeline.records.experiment import Experiment
+from pipeline.records.folds import Folds, load_folds
+from pipeline.records.lineage import lineage_of, require_clean_start
 from pipeline.records.machine import Machine
 from pipeline.records.metrics import UndefinedMetricError
 from pipeline.records.predictions import Predictions, save_predictions
 from pipeline.records.rows import Rows
-from pipeline.records.runs import Run, Unit, Workspace, now, versions
+from pipeline.records.runs import FoldName, Run, Unit, Workspace, now, versions
 from pipeline.records.scoring import is_value, metric_of, prediction_names, score_values
 from pipeline.training.checkpoint import remove_checkpoints
 from pipeline.training.device import threads
@@ -35,6 +39,9 @@ from pipeline.training.state import final_weights
 from pipeline.training.train import UnitData, train_unit
 
 Report = Callable[[Any], None]
+
+MODEL, SCALING = "model.", "scaling."
+"""Before the names in a weight file; a later model that starts from it drops the first and passes over the second."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +63,32 @@ def train_unit_job(job: UnitJob, report: Report, stop: StopFlag) -> None:
         data = _dataset(job.root, job.folder, _stamps(Workspace(job.root), run))
         items, rows = data.train_items(job.machine.device), data.train.rows
         table = load_folds(Workspace(job.root).folds(run.task, run.experiment.folds))
-        train, heldout = table.without(run.task.exclude).aligned_to(rows.ids).split(job.unit.fold)
-        parts = build_parts(run.task, run.experiment, job.machine, rows, items, train, job.unit.seed)
+        folds = table.without(run.task.exclude).aligned_to(rows.ids)
+        _require_lineage(run, job.unit, folds)
+        train, heldout = folds.split(job.unit.fold)
+        parts = build_parts(run.task, run.experiment, job.machine, rows, items, train, job.unit.seed, job.unit.fold)
         unit = _unit_data(run, job.unit, rows, items, parts, train, heldout)
         for event in train_unit(unit, parts, run.experiment, job.machine, folder, stop):
             report(event)
         _finish_unit(run, job, data, items, parts, heldout, folder, stop)
+
+
+def start_weights(experiment: Experiment, fold: FoldName) -> Path | None:
+    """Return the file that the units of a fold start from; None where they start from their own initialisation."""
+    weights = experiment.model.started_for(fold).options.get("weights")
+    return Path(weights) if isinstance(weights, str) else None
+
+
+def _require_lineage(run: Run, unit: Unit, folds: Folds) -> None:
+    """Refuse a fold table that is not the run's, and start weights that have seen the rows this unit is scored on."""
+    if folds.table_hash != run.record["folds"]["hash"]:
+        raise MismatchError(
+            f"{run.folder}: was started on another fold table than '{folds.name}' now holds. Bring the old table back,"
+            " or start a run of its own with --name NEW"
+        )
+    path = start_weights(run.experiment, unit.fold)
+    if path is not None and path.with_suffix(".json").is_file():
+        require_clean_start(read_model_meta(path), path, unit.fold, folds.table_hash)
 
 
 def _unit_data(
@@ -104,9 +131,16 @@ def _finish_unit(
     """Write weights, predictions and curves of a trained unit, then its marker, then drop its checkpoints."""
     which = run.experiment.train.weights
     parts.model.load_state_dict(final_weights(folder, parts, which))
-    weights = {f"model/{name}": tensor for name, tensor in parts.model.state_dict().items()}
-    scaling = {f"scaling/{name}": tensor for name, tensor in vars(parts.scaling).items()}
-    meta = {"task": run.task.name, "run": run.name, "unit": job.unit.name, "weights": which, "versions": versions()}
+    weights = {f"{MODEL}{name}": tensor for name, tensor in parts.model.state_dict().items()}
+    scaling = {f"{SCALING}{name}": tensor for name, tensor in vars(parts.scaling).items()}
+    meta: dict[str, Any] = {
+        "task": run.task.name,
+        "run": run.name,
+        "unit": job.unit.name,
+        "weights": which,
+        "versions": versions(),
+    }
+    meta["lineage"] = lineage_of(job.unit.fold, run.record["folds"]["hash"])
     digest = save_weights(folder / "weights.safetensors", {**weights, **scaling}, meta)
     rows = data.train.rows
     if len(heldout):
@@ -125,10 +159,10 @@ def _finish_unit(
     remove_checkpoints(folder)
 
 
-def dataset_of(workspace: Workspace, run: Run, say: Callable[[str], None]) -> Dataset:
+def dataset_of(workspace: Workspace, run: Run, say: Callable[[str], None], show: DisplayKind = "auto") -> Dataset:
     """Return the data of a run as it was told to read them."""
     data = workspace.data(run.task)
-    return Dataset(run.task, run.experiment.input, data, workspace.cache, run.machine.workers, say)
+    return Dataset(run.task, run.experiment.input, data, workspace.cache, run.machine.workers, say, show)
 
 
 def predict_unit(
@@ -171,17 +205,21 @@ def _stamps(workspace: Workspace, run: Run) -> tuple[int, ...]:
 def _dataset(root: Path, folder: Path, _stamps: tuple[int, ...]) -> Dataset:
     """Return the data of a run, kept while units of the same run follow each other in one process."""
     run = Run(folder)
-    return dataset_of(Workspace(root), run, lambda _: None)
+    return dataset_of(Workspace(root), run, lambda _: None, "quiet")
 
 
 def load_unit(run: Run, unit: Unit, rows: Rows, items: Items) -> tuple[torch.nn.Module, Scaling, str]:
     """Return the model and scaling that a finished unit saved, and the hash of its weights; `rows` are the labelled."""
     path = run.unit_folder(unit) / "weights.safetensors"
     tensors, _ = read_weights(path)
-    model = new_model(run.task, run.experiment, items.shape, rows, seed=0)
-    model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model/")})
+    model = new_model(run.task, run.experiment.model.without_start(), items.shape, rows, seed=0)
+    model.load_state_dict(_under(MODEL, tensors))
     model = model.to(run.machine.device)
     if len(items.shape) == 3:
         model = model.to(memory_format=torch.channels_last)
-    scaling = {name[8:]: tensor.to(items.device) for name, tensor in tensors.items() if name.startswith("scaling/")}
+    scaling = {name: tensor.to(items.device) for name, tensor in _under(SCALING, tensors).items()}
     return model, Scaling(**scaling), sha256_file(path)
+
+
+def _under(prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
