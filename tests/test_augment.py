@@ -16,7 +16,7 @@ from pipeline.augment.images import (
 from pipeline.augment.signals import augment_signals, n_signal_draws, shift_signals
 from pipeline.base.errors import ConfigError
 from pipeline.base.keyed import uniforms
-from pipeline.records.experiment import Affine, Augment, Flip, Shift, TimeShift
+from pipeline.records.augmentation import Affine, Augment, Flip, Shift, TimeShift
 
 NUMPY_MODES = {"zero": "constant", "reflect": "reflect", "edge": "edge"}
 
@@ -146,7 +146,8 @@ def test_zero_that_entered_stays_zero_after_the_flip():
 def test_switching_one_augmentation_on_leaves_the_draws_of_another():
     images = make_images()
     keys, flip = np.arange(12, dtype=np.uint64), Augment(flip=Flip())
-    both = Augment(flip=Flip(), affine=Affine())
+    still = Affine.model_construct(max_rotate_deg=0.0, max_scale=0.0, max_shear_deg=0.0)  # on, but changes nothing
+    both = Augment.model_construct(flip=Flip(), affine=still, shift=None, time_shift=None)
     short = torch.from_numpy(uniforms(9, keys, n_image_draws(flip)))
     long = torch.from_numpy(uniforms(9, keys, n_image_draws(both)))
     assert torch.equal(augment_images(images, flip, short), augment_images(images, both, long))
@@ -154,7 +155,7 @@ def test_switching_one_augmentation_on_leaves_the_draws_of_another():
 
 def test_number_of_draws_follows_the_last_column_in_use():
     assert n_image_draws(Augment()) == 0
-    assert n_image_draws(Augment(affine=Affine())) == 3
+    assert n_image_draws(Augment(affine=Affine(max_rotate_deg=10))) == 3
     assert n_image_draws(Augment(shift=Shift(max_px=1))) == 5
     assert n_image_draws(Augment(flip=Flip())) == 7
     assert (n_signal_draws(Augment()), n_signal_draws(Augment(time_shift=TimeShift(max_samples=1)))) == (0, 1)

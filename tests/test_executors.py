@@ -50,6 +50,11 @@ def stop_oneself(number, report, stop):
     report("after")
 
 
+def look_away(number, report, stop):
+    report(number)
+    os.kill(os.getpid(), number)
+
+
 def wait_for_stop(argument, report, stop):
     _wait_for_stop(argument, report, stop)
 
@@ -103,6 +108,13 @@ def test_a_signal_stops_the_running_job_where_it_looks_and_no_other_starts(numbe
         run_jobs(stop_oneself, [number, number], 1, seen.append)
     assert caught.value.exit_code == code
     assert seen == ["before"]
+
+
+def test_after_a_signal_that_a_job_did_not_look_at_the_next_does_not_start():
+    seen = []
+    with pytest.raises(StopRequestedError):
+        run_jobs(look_away, [signal.SIGTERM, signal.SIGTERM], 1, seen.append)
+    assert seen == [signal.SIGTERM]
 
 
 # -- the flag ----------------------------------------------------------------------------------------------------------
@@ -204,7 +216,7 @@ def test_a_signal_lets_every_running_process_save_itself_and_gives_the_exit_code
     assert started == {name for what, name in seen if what == "saved"}
 
 
-def test_a_ctrl_c_that_reaches_idle_workers_too_is_a_stop_and_no_broken_pool():
+def test_a_ctrl_c_that_reaches_idle_workers_too_is_a_stop_without_a_traceback(capfd):
     seen = []
 
     def report(event):
@@ -219,6 +231,7 @@ def test_a_ctrl_c_that_reaches_idle_workers_too_is_a_stop_and_no_broken_pool():
         run_jobs(wait_if_long, ["long", "short"], 2, report)
     assert caught.value.exit_code == INTERRUPTED
     assert seen[-1] == ("saved", "long")
+    assert capfd.readouterr().err == ""
 
 
 def test_an_error_of_the_display_is_raised_and_hangs_nothing():

@@ -182,6 +182,7 @@ def test_the_nearest_word_is_proposed_only_when_it_is_near():
     assert nearest("epoch", ["batch_size", "epochs"]) == " Did you mean 'epochs'?"
     assert nearest("zzz", ["batch_size", "epochs"]) == ""
     assert nearest("a", []) == ""
+    assert nearest("ID", ["id", "label"]) == " Did you mean 'id'?"
 
 
 def test_long_lists_are_cut_and_counted():

@@ -101,6 +101,19 @@ def test_a_missing_or_broken_file_is_named_with_its_neighbour(tmp_path):
             read_table(tmp_path / name)
 
 
+def test_a_truncated_table_is_no_shorter_table(tmp_path):
+    pd.DataFrame({"id": [str(number) for number in range(5000)]}).to_parquet(tmp_path / "t.parquet")
+    text = "id\n" + "".join(f"{np.random.default_rng(number).random()}\n" for number in range(3000))
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(text.encode()))
+    content = bytearray((tmp_path / "t.parquet").read_bytes())
+    content[100:2000] = bytes(1900)
+    (tmp_path / "t.parquet").write_bytes(content)
+    (tmp_path / "t.csv.gz").write_bytes((tmp_path / "t.csv.gz").read_bytes()[:15_000])
+    for name in ("t.parquet", "t.csv.gz"):
+        with pytest.raises(DataError, match=f"{name}: cannot be read as"):
+            read_table(tmp_path / name)
+
+
 # -- ids and files -----------------------------------------------------------------------------------------------------
 
 
@@ -142,7 +155,7 @@ def files_by(column):
 @pytest.mark.parametrize("cell", ["../a", "x/../../a", "/etc/a", "..", "x\\..\\a", "\\a"])
 def test_no_id_leads_out_of_the_data_folder(tmp_path, cell):
     text = f"id,label,file\na,x,{cell}\nb,y,ok\n"
-    with pytest.raises(DataError, match="row 'a': the file path '.*' leaves the data folder"):
+    with pytest.raises(DataError, match=r"row 'a': the file path '.*' leaves the data folder"):
         rows_of(tmp_path, text, train=files_by("file"))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.base.errors import ConfigError, nearest
-from pipeline.records.experiment import Affine, Augment
+from pipeline.records.augmentation import Affine, Augment
 
 AFFINE_COLUMNS = (0, 1, 2)
 SHIFT_COLUMNS = (3, 4)

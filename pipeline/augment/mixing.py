@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.base.keyed import make_key, permutation
-from pipeline.records.experiment import MixSpec
+from pipeline.records.augmentation import MixSpec
 
 
 @dataclass(frozen=True)

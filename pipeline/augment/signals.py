@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pipeline.augment.images import shift_images, whole_moves
-from pipeline.records.experiment import Augment
+from pipeline.records.augmentation import Augment
 
 TIME_SHIFT_COLUMN = 0
 

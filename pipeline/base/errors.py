@@ -35,9 +35,10 @@ class StopRequestedError(PodiumError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ` Did you mean 'x'?` for the nearest of `known`, or an empty string when nothing is near."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" Did you mean '{close[0]}'?" if close else ""
+    """Return ` Did you mean 'x'?` for the nearest of `known`, case aside, or an empty string when nothing is near."""
+    by_lower = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return f" Did you mean '{by_lower[close[0]]}'?" if close else ""
 
 
 def listed(words: Iterable[object], most: int = 20) -> str:

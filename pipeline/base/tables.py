@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +74,7 @@ def _read_csv(path: Path, usecols: Sequence[int] | None = None, nrows: int | Non
         )
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not in UTF-8 ({error.reason} at byte {error.start}); save it so") from None
-    except (OSError, ValueError, EOFError) as error:  # pandas' own errors of parsing are ValueErrors
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:  # pandas' own are ValueErrors
         raise DataError(f"{path}: cannot be read as CSV: {str(error).strip()}") from None
 
 
@@ -81,7 +83,10 @@ def _parquet_text(path: Path, names: list[str]) -> pd.DataFrame:
     import pandas as pd
     import pyarrow.parquet
 
-    table = pyarrow.parquet.read_table(path, columns=names)
+    try:
+        table = pyarrow.parquet.read_table(path, columns=names)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet: {error}") from None
     # Through pyarrow, as pandas would make 1.0 of 1 in a column with a missing cell.
     texts: dict[str, list[Any]] = {name: [_text(cell) for cell in table[name].to_pylist()] for name in names}
     return pd.DataFrame(texts, index=pd.RangeIndex(table.num_rows), dtype=str)

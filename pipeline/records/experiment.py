@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from pipeline.records.augmentation import Augment
 from pipeline.records.record import BLOCK, BY_FORM, WORD, Block, Distinct, Record
 
 Pixels = Annotated[int, Field(ge=1)]
@@ -76,92 +77,6 @@ class Input(Record):
     def _reads_resize(self) -> Input:
         if self.resize != "squash" and self.size is None:
             raise ValueError(f"resize: {self.resize} is never read without size:")
-        return self
-
-
-class Shift(Record):
-    """Translation by whole pixels, drawn per sample and axis from -max_px..max_px."""
-
-    max_px: int = Field(ge=1)
-    """Largest move along either axis, in pixels of the stored size."""
-    fill: Literal["zero", "reflect", "edge"] = "zero"
-    """What enters at the border; zero is black, before normalisation."""
-
-
-class Flip(Record):
-    """Mirror images, each with probability one half."""
-
-    horizontal: bool = True
-    """Left-right."""
-    vertical: bool = False
-    """Top-bottom."""
-
-    @model_validator(mode="after")
-    def _changes_something(self) -> Flip:
-        if not (self.horizontal or self.vertical):
-            raise ValueError("changes nothing; set horizontal: or vertical:, or switch the block off")
-        return self
-
-
-class Affine(Record):
-    """Rotation, scale and shear in one warp with one bilinear resampling."""
-
-    max_rotate_deg: NotNegative = 0.0
-    """Rotation drawn from -max..max degrees."""
-    max_scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Zoom drawn from 1-max..1+max."""
-    max_shear_deg: Annotated[float, Field(ge=0, lt=90)] = 0.0
-    """Shear along x drawn from -max..max degrees."""
-
-    @model_validator(mode="after")
-    def _changes_something(self) -> Affine:
-        if not (self.max_rotate_deg or self.max_scale or self.max_shear_deg):
-            raise ValueError("changes nothing; set max_rotate_deg:, max_scale: or max_shear_deg:, or switch it off")
-        return self
-
-
-class TimeShift(Record):
-    """Signals: a move in time with zeros entering, all channels alike."""
-
-    max_samples: int = Field(ge=1)
-    """Largest move in samples."""
-
-
-class Augment(Record):
-    """Changes of training samples, drawn per (seed, epoch, id); in the order in which they stand here."""
-
-    affine: Block[Affine] = None
-    """Images: one warp."""
-    shift: Block[Shift] = None
-    """Images: translation by whole pixels."""
-    flip: Block[Flip] = None
-    """Images: mirror."""
-    time_shift: Block[TimeShift] = None
-    """Signals: a move in time."""
-
-
-class MixSpec(Record):
-    """Samples mixed with others of their batch, targets by the same share (mixup, CutMix, swapped time windows)."""
-
-    mixup_alpha: Positive | None = None
-    """Beta(alpha, alpha) of the share; 0.2 for large sets, up to 1 for small ones; without it, no mixup."""
-    cutmix_alpha: Positive | None = None
-    """Beta(alpha, alpha) of the area that stays; signals exchange a window of time; without it, no CutMix."""
-    prob: Fraction = 1.0
-    """How often a batch (or sample) is mixed at all."""
-    switch_prob: Fraction = 0.5
-    """With both on: how often CutMix is taken."""
-    per: Literal["batch", "sample"] = "batch"
-    """One share for the whole batch, or one for each sample."""
-    off_epochs: int = Field(default=0, ge=0)
-    """Epochs at the end that are trained without mixing."""
-
-    @model_validator(mode="after")
-    def _mixes_something(self) -> MixSpec:
-        if self.mixup_alpha is None and self.cutmix_alpha is None:
-            raise ValueError("give mixup_alpha, cutmix_alpha or both; `mix: off` switches mixing off")
-        if "switch_prob" in self.model_fields_set and None in (self.mixup_alpha, self.cutmix_alpha):
-            raise ValueError("switch_prob: is read only where mixup_alpha and cutmix_alpha are both given")
         return self
 
 

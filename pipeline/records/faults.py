@@ -28,8 +28,8 @@ _WORDS = {
     "greater_than_equal": "must be >= {ge:g}",
     "less_than": "must be < {lt:g}",
     "less_than_equal": "must be <= {le:g}",
-    "too_short": "must have {min_length} values or more",
-    "too_long": "must have {max_length} values or fewer",
+    "too_short": "must hold {min_length} or more values",
+    "too_long": "must hold {max_length} or fewer values",
     "string_too_short": "must not be empty",
     "string_pattern_mismatch": "may hold letters, digits and . _ - only, and starts with a letter or digit",
 }

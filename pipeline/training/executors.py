@@ -159,6 +159,7 @@ def _run_in_worker(job: Callable[[Argument, Report, StopFlag], None], argument: 
         try:
             job(argument, _worker["events"].put, stop)
         except Exception as error:
+            _worker["stop"].set()  # at once, as this worker takes its next job before the parent knows
             if _is_portable(error):
                 raise
             raise RuntimeError(f"{type(error).__name__}: {error}") from None
