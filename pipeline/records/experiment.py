@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from pipeline.records.augmentation import Augment
+from pipeline.records.augmentation import Augment, MixSpec
 from pipeline.records.record import BLOCK, BY_FORM, WORD, Block, Distinct, Record
 
 Pixels = Annotated[int, Field(ge=1)]
@@ -275,6 +275,8 @@ class Experiment(Record):
     """What the model gets to see of an item."""
     augment: Augment = Augment()
     """Changes of training samples."""
+    mix: Block[MixSpec] = None
+    """Samples mixed with others of their batch."""
     model: ModelSpec
     """The network."""
     loss: Block[LossSpec] = None
@@ -285,6 +287,8 @@ class Experiment(Record):
     """The learning rate over time; none of them looks at a score."""
     train: TrainSpec = TrainSpec()
     """The loop."""
+    sam: Block[SamSpec] = None
+    """The gradient at the worst point nearby."""
     ema: Block[EmaSpec] = None
     """Averaged weights."""
     predict: PredictSpec = PredictSpec()

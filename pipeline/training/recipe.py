@@ -158,6 +158,11 @@ def refuse_misfits(task: Task, experiment: Experiment) -> None:
 def warnings_of(experiment: Experiment) -> list[str]:
     """Return notes on numbers that are never reached, such as a milestone after the last epoch."""
     notes = schedule_warnings(experiment.schedule, experiment.train.epochs)
+    epochs = experiment.train.epochs
+    if experiment.mix is not None and experiment.mix.off_epochs >= epochs:
+        notes.append(f"mix.off_epochs: {experiment.mix.off_epochs} of {epochs} epochs, so nothing is ever mixed")
+    if experiment.sam is not None and experiment.sam.start_epoch >= epochs:
+        notes.append(f"sam.start_epoch: {experiment.sam.start_epoch} is never reached in {epochs} epochs")
     if experiment.ema is not None and experiment.train.weights == "last":
         notes.append("ema: is kept but does not predict; train.weights: ema makes it")
     return notes

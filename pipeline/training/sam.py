@@ -14,8 +14,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from pipeline.records.experiment import SamSpec
+
 TINY = 1e-12
 """Keeps a zero gradient from dividing by zero, as in the reference of the paper."""
+
+
+def is_sam_step(spec: SamSpec, epoch: int, step: int) -> bool:
+    """Say whether a step, counted from 0 over all epochs, takes SAM's gradient rather than the plain one."""
+    return epoch >= spec.start_epoch and step % spec.every == 0
 
 
 @contextmanager

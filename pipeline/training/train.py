@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.augment.mixing import draw_mix, mix_batch
 from pipeline.base.errors import PodiumError, StopRequestedError
 from pipeline.base.interrupt import StopFlag
 from pipeline.base.keyed import make_key, seeded
@@ -34,6 +35,7 @@ from pipeline.training.history import write_history
 from pipeline.training.optim import l1_penalty, lr_factor
 from pipeline.training.predict import average_items, predict_logits, prepare
 from pipeline.training.recipe import Parts
+from pipeline.training.sam import is_sam_step, kept_buffers, perturbed
 from pipeline.training.state import State, resume_state, save_state
 
 MAX_BAD_STEPS = 3
@@ -71,6 +73,18 @@ class StepAt:
     n_steps: int
     """Steps of an epoch."""
     part: slice
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step learns from."""
+
+    inputs: Tensor
+    """(B, ...) normalised, augmented, mixed."""
+    targets: Tensor
+    """(B, K) what the loss sees."""
+    key: int
+    """Of the dropout masks."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -155,22 +169,23 @@ def train_step(
     inputs = prepare(parts.augment(unit.items.fetch(unit.train.item[samples]), draws), parts.scaling)
     targets = unit.targets[torch.from_numpy(rows).to(unit.targets.device)]
 
-    # Forward and backward, in micro-batches whose gradients add up to that of the batch.
-    loss = torch.zeros((), dtype=torch.float64, device=machine.device)
-    model.train()
-    with seeded(make_key("step", unit.seed, step)):
-        for micro in even_slices(len(rows), -(-len(rows) // spec.accumulation)):
-            with autocast(machine.device, machine.precision):
-                logits = model(inputs[micro])
-            micro_loss = parts.loss(logits, targets[micro]) * ((micro.stop - micro.start) / len(rows))
-            loss += micro_loss.detach()
-            is_finite = read_later(loss.isfinite())
-            scaler.scale(micro_loss).backward()
-        if experiment.optimizer.l1:
-            scaler.scale(experiment.optimizer.l1 * l1_penalty(model)).backward()  # type: ignore[no-untyped-call]
+    if experiment.mix is not None and at.epoch < spec.epochs - experiment.mix.off_epochs:
+        mix = draw_mix(experiment.mix, len(rows), unit.seed, at.epoch, at.step)
+        inputs, targets = mix_batch(inputs, targets, mix)
+
+    # Gradients; with SAM once more from the perturbed weights, with the same batch and the same dropout masks.
+    batch = Batch(inputs, targets, make_key("step", unit.seed, step))
+    loss, is_finite = backward(parts, batch, spec.accumulation, machine, scaler)
+    if experiment.sam is not None and is_sam_step(experiment.sam, at.epoch, step):
+        with perturbed(model, experiment.sam.rho, experiment.sam.adaptive), kept_buffers(model):
+            _, is_finite_there = backward(parts, batch, spec.accumulation, machine, scaler)
+    else:
+        is_finite_there = is_finite
+    if experiment.optimizer.l1:
+        scaler.scale(experiment.optimizer.l1 * l1_penalty(model)).backward()  # type: ignore[no-untyped-call]
 
     # New weights.
-    if not is_finite():
+    if not (is_finite() and is_finite_there()):
         optimizer.zero_grad(set_to_none=True)
         for buffer, old in zip(model.buffers(), before, strict=True):
             buffer.copy_(old)
@@ -189,6 +204,27 @@ def train_step(
 # ---------------------------------------------------------------------------------------------------------------------
 # Its parts
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def backward(
+    parts: Parts, batch: Batch, n_micro: int, machine: Machine, scaler: torch.amp.GradScaler
+) -> tuple[Tensor, Callable[[], bool]]:
+    """Add the gradients of the batch's mean loss to the weights'; return the loss and whether it is finite, read late.
+
+    In micro-batches whose gradients add up to that of the batch. Dropout is keyed, so a second call has the same masks.
+    """
+    n = len(batch.inputs)
+    loss = torch.zeros((), dtype=torch.float64, device=machine.device)
+    parts.model.train()
+    with seeded(batch.key):
+        for micro in even_slices(n, -(-n // n_micro)):
+            with autocast(machine.device, machine.precision):
+                logits = parts.model(batch.inputs[micro])
+            micro_loss = parts.loss(logits, batch.targets[micro]) * ((micro.stop - micro.start) / n)
+            loss += micro_loss.detach()
+            is_finite = read_later(loss.isfinite())
+            scaler.scale(micro_loss).backward()
+    return loss, is_finite
 
 
 def epoch_order(unit: UnitData, sampling: str, epoch: int) -> EpochOrder:
