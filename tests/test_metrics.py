@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import pickle
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from sklearn import metrics as reference
 
 from pipeline.base.errors import ConfigError, DataError, MismatchError
 from pipeline.records.metrics import METRICS, Metric, UndefinedMetricError, decide, resolve_metric
-from pipeline.records.task import MetricSpec
+from pipeline.records.rows import Rows
+from pipeline.records.scoring import metric_of
+from pipeline.records.task import MetricSpec, Task
 
 NAMES = ("a", "b", "c", "d")
 
@@ -328,3 +331,25 @@ def test_a_function_that_fails_or_gives_no_number_is_named():
         metric("own_scores:broken", "regression", ("t",), higher=True)(one, one)
     with pytest.raises(UndefinedMetricError, match="own is undefined on the 1 rows: the score is nan"):
         Metric("own", True, lambda t, v: math.nan, "preds", "regression", ("t",), 1)(one, one)
+
+
+def test_labels_that_the_host_does_not_ask_for_do_not_count():
+    task = Task.model_validate(
+        {
+            "name": "t",
+            "data": "d",
+            "kind": "multilabel",
+            "target": ("a", "b", "c"),
+            "metric": "mean_column_auc",
+            "train": {"table": "t.csv", "files": "{id}.png"},
+        }
+    )
+    targets = np.array([[0, 1, 0], [1, 0, 1], [0, 0, 1], [1, 1, 0]], dtype=np.float32)
+    values = np.array([[0.1, 0.2, 0.9], [0.8, 0.6, 0.1], [0.3, 0.4, 0.2], [0.9, 0.7, 0.8]], dtype=np.float32)
+    rows = Rows(np.array(["p", "q", "r", "s"], dtype=object), ((0,), (1,), (2,), (3,)), ("a", "b", "c"), targets)
+    some = metric_of(task, replace(rows, wanted=(0, 1)))(targets, values)
+    assert some == pytest.approx(
+        (reference.roc_auc_score(targets[:, 0], values[:, 0]) + reference.roc_auc_score(targets[:, 1], values[:, 1]))
+        / 2
+    )
+    assert some != pytest.approx(metric_of(task, rows)(targets, values))

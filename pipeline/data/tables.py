@@ -21,6 +21,7 @@ from pipeline.base.tables import read_header, read_table
 from pipeline.data.readers import load_array
 from pipeline.data.sources import ArrayItems, FileItems, ItemSource, PixelItems
 from pipeline.data.targets import Targets, label_columns, make_targets, to_numbers
+from pipeline.records.layout import wanted_labels
 from pipeline.records.rows import Rows, Strings
 from pipeline.records.task import Pixels, Source, Task, template_parts
 
@@ -60,6 +61,7 @@ def load_train(task: Task, data: Path) -> RowSet:
         groups=part.filled(task.group, "group:"),
         host_folds=None if host_folds is None else _whole_numbers(host_folds, part.ids, part.where),
         submission_ids=part.filled(task.submission.row_id, "submission.row_id:"),
+        wanted=wanted_labels(task, data, names),
     )
     return RowSet(rows, part.source)
 

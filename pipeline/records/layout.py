@@ -87,6 +87,19 @@ def read_layout(task: Task, data_folder: Path, names: Sequence[str], test_ids: S
     return _layout(task, names, columns, id_column, table[id_column], dtypes, str(path))
 
 
+def wanted_labels(task: Task, data_folder: Path, names: Sequence[str]) -> tuple[int, ...] | None:
+    """Return which labels the host asks for, as positions in `names`, where that is fewer than training has; else None.
+
+    Only multilabel tasks with a column per label may have more labels in training.
+    """
+    if task.kind != "multilabel" or task.format != "per_class":
+        return None
+    sample = task.submission.sample
+    columns = list(task.submission.columns) if sample is None else [str(name) for name in read_table(data_folder / sample)]
+    wanted = tuple(position for position, name in enumerate(names) if name in columns)
+    return wanted if 0 < len(wanted) < len(names) else None
+
+
 def plain_layout(task: Task, names: Sequence[str], ids: Sequence[str]) -> Layout:
     """Return the layout that the task alone describes, for `ids` in their order."""
     spec = task.submission

@@ -37,6 +37,9 @@ class Rows:
     submission_ids: Strings | None = None
     """(N,) the id under which a row is submitted, when several rows share one; None when it is the row's id."""
 
+    wanted: tuple[int, ...] | None = None
+    """Positions in `names` of the labels that the host asks for, when training has more; None when it is all."""
+
     def __len__(self) -> int:
         """Return N."""
         return len(self.ids)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,13 @@ from pipeline.records.task import Task
 
 
 def metric_of(task: Task, rows: Rows) -> Metric:
-    """Return the task's metric, for the classes that the rows have."""
-    return resolve_metric(task.metric, task.kind, rows.names, task.ordinal, task.submission.threshold)
+    """Return the task's metric for the classes that the rows have; labels that the host does not ask for are left out."""
+    if rows.wanted is None:
+        return resolve_metric(task.metric, task.kind, rows.names, task.ordinal, task.submission.threshold)
+    names = [rows.names[position] for position in rows.wanted]
+    inner = resolve_metric(task.metric, task.kind, names, task.ordinal, task.submission.threshold)
+    score = partial(_score_columns, inner, list(rows.wanted))
+    return replace(inner, score=score, names=rows.names, n_columns=len(rows.names))
 
 
 def score_values(
@@ -98,6 +105,10 @@ def score_or_note(predictions: Predictions, rows: Rows, metric: Metric) -> tuple
         return score_predictions(predictions, rows, metric), None
     except UndefinedMetricError as error:
         return None, str(error)
+
+
+def _score_columns(metric: Metric, columns: list[int], targets: Any, values: Any) -> float:
+    return metric(targets[:, columns], values[:, columns])
 
 
 def prediction_names(task: Task, names: Sequence[str]) -> tuple[str, ...]:
