@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -240,3 +241,39 @@ def test_an_error_of_the_display_is_raised_and_hangs_nothing():
 
     with pytest.raises(ValueError, match="the screen is gone"):
         run_jobs(count_up, [("a", 5000), ("b", 5000)], 2, report)
+
+
+def hold_on(path, report, stop):
+    path.write_text(str(os.getpid()))
+    while not stop.is_set:
+        time.sleep(0.02)
+    stop()
+
+
+def run_and_be_killed(paths):
+    run_jobs(hold_on, paths, 2, lambda event: None)
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    paths = [tmp_path / "a", tmp_path / "b"]
+    parent = multiprocessing.get_context("spawn").Process(target=run_and_be_killed, args=(paths,))
+    parent.start()
+    wait_until(lambda: all(path.exists() and path.read_text() for path in paths))
+    workers = [int(path.read_text()) for path in paths]
+    parent.kill()
+    parent.join()
+    wait_until(lambda: not any(is_running(worker) for worker in workers))
+
+
+def wait_until(holds, most_sec=30):
+    end = time.monotonic() + most_sec
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False

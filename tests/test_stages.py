@@ -216,7 +216,8 @@ def test_a_name_that_no_run_or_several_have_is_an_error_that_helps(tmp_path):
         Workspace(tmp_path / "nowhere").find_run("cnn")
 
 
-def test_a_unit_that_another_process_trains_is_an_error_and_not_a_wait(tmp_path):
+def test_a_unit_that_another_process_goes_on_training_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "CLAIM_WAIT_SEC", 0.1)
     config = make_toy(tmp_path)
     run = train_toy(tmp_path, config, folds=[0])
     folder = run.unit_folder(Unit(1, 0))

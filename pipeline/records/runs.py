@@ -33,6 +33,10 @@ from pipeline.records.task import Task
 FoldName = int | Literal["all"]
 
 
+CLAIM_WAIT_SEC = 5.0
+"""How long a unit that another process holds is waited for: a worker whose parent was killed saves itself and ends."""
+
+
 @dataclass(frozen=True)
 class Workspace:
     """The folder that everything lies in: the current directory, or `--root`."""
@@ -162,7 +166,7 @@ class Run:
         folder = self.unit_folder(unit)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(folder / ".lock", timeout=0):
+            with FileLock(folder / ".lock", timeout=CLAIM_WAIT_SEC):
                 yield folder
         except Timeout:
             raise PodiumError(f"{folder}: another process is training this unit; wait for it or stop it") from None

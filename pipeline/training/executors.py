@@ -6,10 +6,12 @@ A job is a module-level function and an argument; while it runs it may report ev
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -62,7 +64,7 @@ def _run_in_processes(
     n_workers = min(n_parallel, len(arguments))
     with (
         _passing_on(events, report),
-        ProcessPoolExecutor(n_workers, context, _start_worker, (events, stop_workers)) as pool,
+        ProcessPoolExecutor(n_workers, context, _start_worker, (events, stop_workers, os.getpid())) as pool,
     ):
         try:
             with _sigint_ignored():
@@ -149,12 +151,26 @@ def _raise_errors(errors: Sequence[BaseException | None], stop: StopFlag) -> Non
             raise stopped
 
 
-def _start_worker(events: multiprocessing.Queue[Any], stop_workers: ProcessEvent) -> None:
-    _worker["events"], _worker["stop"] = events, stop_workers
+def _start_worker(events: multiprocessing.Queue[Any], stop_workers: ProcessEvent, parent: int) -> None:
+    _worker.update(events=events, stop=stop_workers, is_orphan=False, is_busy=False)
+    threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
+
+
+def _watch_parent(parent: int) -> None:
+    """End this worker when its parent was killed: a job saves itself first, at its next look at the stop flag.
+
+    Else it would train on for nobody, and hold the lock of its unit against the next try.
+    """
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    _worker["is_orphan"] = True
+    if not _worker["is_busy"]:
+        os._exit(StopRequestedError.exit_code)
 
 
 def _run_in_worker(job: Callable[[Argument, Report, StopFlag], None], argument: Argument) -> None:
-    with stop_on_signals(also=_worker["stop"].is_set) as stop:
+    _worker["is_busy"] = True
+    with stop_on_signals(also=lambda: _worker["is_orphan"] or _worker["stop"].is_set()) as stop:
         stop()  # a job that waited in the pool's queue when the stop came
         try:
             job(argument, _worker["events"].put, stop)
@@ -163,6 +179,10 @@ def _run_in_worker(job: Callable[[Argument, Report, StopFlag], None], argument: 
             if _is_portable(error):
                 raise
             raise RuntimeError(f"{type(error).__name__}: {error}") from None
+        finally:
+            _worker["is_busy"] = False
+            if _worker["is_orphan"]:
+                os._exit(StopRequestedError.exit_code)
 
 
 def _is_portable(error: Exception) -> bool:
