@@ -95,7 +95,9 @@ def wanted_labels(task: Task, data_folder: Path, names: Sequence[str]) -> tuple[
     if task.kind != "multilabel" or task.format != "per_class":
         return None
     sample = task.submission.sample
-    columns = list(task.submission.columns) if sample is None else [str(name) for name in read_table(data_folder / sample)]
+    columns = (
+        list(task.submission.columns) if sample is None else [str(name) for name in read_table(data_folder / sample)]
+    )
     wanted = tuple(position for position, name in enumerate(names) if name in columns)
     return wanted if 0 < len(wanted) < len(names) else None
 

@@ -18,7 +18,7 @@ from pipeline.records.task import Task
 
 
 def metric_of(task: Task, rows: Rows) -> Metric:
-    """Return the task's metric for the classes that the rows have; labels that the host does not ask for are left out."""
+    """Return the metric of the task for the classes of the rows, without labels that the host does not ask for."""
     if rows.wanted is None:
         return resolve_metric(task.metric, task.kind, rows.names, task.ordinal, task.submission.threshold)
     names = [rows.names[position] for position in rows.wanted]
