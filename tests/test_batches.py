@@ -6,10 +6,10 @@ from pipeline.base.keyed import hash_ids, make_key, uniforms
 from pipeline.data.batches import (
     EpochOrder,
     Items,
-    augment_draws,
     balanced,
     batches_of,
     channel_stats,
+    draws_of,
     even_slices,
     samples_of,
     shuffled,
@@ -136,7 +136,7 @@ def test_draws_of_a_sample_do_not_depend_on_the_batches_or_the_order_of_the_tabl
         order = balanced(samples, labels, 1, 4)
         found = {}
         for part in even_slices(60, batch_size):
-            table = augment_draws(samples, order, part, 1, 4, 3)
+            table = draws_of(samples, order, part, "cpu", 1, 4)("shift", 3)
             assert table.dtype == torch.float64
             for place, row in zip(range(60)[part], table, strict=True):
                 found[ids[samples.row[order.sample[place]]], int(order.occurrence[place])] = tuple(row.tolist())
@@ -149,14 +149,15 @@ def test_draws_of_a_sample_do_not_depend_on_the_batches_or_the_order_of_the_tabl
     assert draws_by_id(ids, items, labels[order], 60) == expected
 
 
-def test_draws_differ_by_epoch_seed_and_occurrence():
+def test_draws_differ_by_name_epoch_seed_and_occurrence():
     samples = samples_of(IDS, ITEMS, ALL)
     order = EpochOrder(np.array([5, 5]), np.array([0, 1], dtype=np.uint64))
-    first, second = augment_draws(samples, order, slice(0, 2), 0, 0, 2).numpy()
+    first, second = draws_of(samples, order, slice(0, 2), "cpu", 0, 0)("shift", 2).numpy()
     once = np.zeros(1, dtype=np.uint64)
-    np.testing.assert_array_equal(first, uniforms(make_key("augment", 0, 0), hash_ids(["r005"]), 2, once)[0])
-    others = [augment_draws(samples, order, slice(0, 1), *key, 2).numpy()[0] for key in [(0, 1), (1, 0)]]
-    assert len({tuple(row) for row in [first, second, *others]}) == 4
+    np.testing.assert_array_equal(first, uniforms(make_key("augment", 0, 0, "shift"), hash_ids(["r005"]), 2, once)[0])
+    purposes = [(0, 1, "shift"), (1, 0, "shift"), (0, None, "shift"), (0, 0, "flip")]
+    others = [draws_of(samples, order, slice(0, 1), "cpu", *key)(name, 2).numpy()[0] for *key, name in purposes]
+    assert len({tuple(row) for row in [first, second, *others]}) == 6
 
 
 # -- items -------------------------------------------------------------------------------------------------------------

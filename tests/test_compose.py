@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from toy_units import CPU, N_HELDOUT, bits_of, every_step, make_experiment, make_unit, same_bits, train_all
+from toys import make_toy, train_toy
 
 from pipeline.base.interrupt import StopFlag
 from pipeline.records.experiment import SamSpec
@@ -189,3 +190,27 @@ def test_mixing_changes_what_is_learnt(tmp_path: Path) -> None:
         train_all(unit, parts, experiment, tmp_path / f"run{len(ends)}")
         ends.append(np.concatenate([value.flatten().numpy() for value in bits_of(parts).values()]))
     assert not np.allclose(*ends)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["mix={mixup_alpha: 0.4}"],
+        ["mix={cutmix_alpha: 1.0, per: sample}", "sam={rho: 0.05}"],
+        ["augment={erasing: {}, cutout: {size_px: 3}, colour: {max_contrast: 0.3}, flip: {alternate: true}}"],
+        ["predict.views=[identity, horizontal]"],
+    ],
+    ids=["mixup", "cutmix+sam", "patches", "views"],
+)
+def test_recipes_run_from_files_to_predictions(extra: list[str], tmp_path: Path) -> None:
+    run = train_toy(tmp_path, make_toy(tmp_path), [*extra, "train.epochs=1"], folds=[0])
+    assert len(run.done_units()) == 1
+
+
+def test_signal_recipes_run_from_files_to_predictions(tmp_path: Path) -> None:
+    config = make_toy(tmp_path, input="signal")
+    augment = (
+        "{amplitude: {max_scale: 0.2}, signal_noise: {max_std_frac: 0.1}, sign_flip: true, phase: {max_angle_deg: 20}}"
+    )
+    run = train_toy(tmp_path, config, [f"augment={augment}", "mix={cutmix_alpha: 1.0}", "train.epochs=1"], folds=[0])
+    assert len(run.done_units()) == 1

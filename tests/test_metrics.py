@@ -10,9 +10,9 @@ import pytest
 from sklearn import metrics as reference
 
 from pipeline.base.errors import ConfigError, DataError, MismatchError
+from pipeline.records.cv import metric_of
 from pipeline.records.metrics import METRICS, Metric, UndefinedMetricError, decide, resolve_metric
 from pipeline.records.rows import Rows
-from pipeline.records.scoring import metric_of
 from pipeline.records.task import MetricSpec, Task
 
 NAMES = ("a", "b", "c", "d")

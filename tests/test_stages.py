@@ -18,12 +18,12 @@ from pipeline import api
 from pipeline.base.errors import ConfigError, DataError, LeakError, MismatchError, PodiumError
 from pipeline.base.files import read_json
 from pipeline.records import runs
+from pipeline.records.cv import score_predictions
 from pipeline.records.folds import load_folds
 from pipeline.records.metrics import resolve_metric
 from pipeline.records.predictions import Predictions, load_predictions, save_predictions
 from pipeline.records.rows import Rows
 from pipeline.records.runs import Run, Unit, Workspace
-from pipeline.records.scoring import score_predictions
 from pipeline.records.task import MetricSpec
 from pipeline.stages import crossval, twins
 from pipeline.stages.crossval import Wishes, resolve_machine

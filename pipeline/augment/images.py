@@ -1,60 +1,58 @@
-"""Changes of training images as pure functions on whole batches, on any device.
+"""Changes of training images as pure functions on whole batches, on any device; here those by whole pixels.
 
-Every parameter is a tensor with one value per sample, so the functions draw nothing. `augment_images` maps a table of
-uniform draws (one row per sample, from `pipeline.base.keyed.uniforms`) to those parameters; each augmentation owns
-fixed columns of it, so that switching one on or off leaves the draws of the others as they were.
+The functions draw nothing: `augment_images` asks for uniform draws by the name of each change, so that switching one on
+or off leaves the draws of the others as they were, and maps them to one value per sample. Moves by whole pixels are
+exact copies of pixels; rotation, scale, shear and enlarged parts are one warp with one resampling.
 """
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from pipeline.augment.colour import colour_images
+from pipeline.augment.draw import Draw
+from pipeline.augment.limits import largest_moves, refuse_image_augment
+from pipeline.augment.patches import N_ERASING_DRAWS, N_RECTANGLE_DRAWS, cut_out, erase
+from pipeline.augment.pixels import add_noise, blur_images, blur_parameters, noise_parameters, reflected
+from pipeline.augment.warp import affine_parameters, crop_parameters, warp_images
 from pipeline.base.errors import ConfigError, nearest
-from pipeline.records.augmentation import Affine, Augment
+from pipeline.records.augmentation import Augment
 
-AFFINE_COLUMNS = (0, 1, 2)
-SHIFT_COLUMNS = (3, 4)
-FLIP_COLUMNS = (5, 6)
 FILLS = ("zero", "reflect", "edge")
 
 
-def augment_images(images: Tensor, augment: Augment, draws: Tensor) -> Tensor:
-    """Return the images changed as `augment` says: warp, then shift, then mirror.
+def augment_images(
+    images: Tensor, augment: Augment, draw: Draw, lasting_draw: Draw, epoch: int = 0, full_scale: float = 255.0
+) -> Tensor:
+    """Return the images changed as `augment` says, in the order in which it lists the changes.
 
     Args:
         images: (B, C, H, W), uint8 or floating; left untouched, and returned as it is when nothing is switched on.
         augment: which changes, and how large.
-        draws: (B, n) float64 in [0, 1), n >= `n_image_draws(augment)`, on the device of `images`. Columns: rotation,
-            scale, shear, dy, dx, left-right, top-bottom.
+        draw: keyed by (seed, epoch, sample, occurrence); asked once per change, by the key of its block.
+        lasting_draw: keyed by (seed, sample) alone, the same in every epoch; asked for `flip_alternate`.
+        epoch: from 0; what the alternating flip counts.
+        full_scale: the value of full white: 255 for 8-bit images, 65535 for 16-bit ones, else 1.
+
+    Raises:
+        ConfigError: a change does not fit images of this shape.
     """
-    if augment.affine is not None:
-        images = affine_images(images, *affine_parameters(augment.affine, draws))
-    if augment.shift is None and augment.flip is None:
-        return images
-    # Shift and mirror only choose pixels, so both are one pass over the memory.
-    rows, columns = _own_index(images, 2), _own_index(images, 3)
-    if augment.shift is not None:
-        dy, dx = (whole_moves(draws[:, column], augment.shift.max_px) for column in SHIFT_COLUMNS)
-        rows, columns = (_moved(rows, dy, augment.shift.fill), _moved(columns, dx, augment.shift.fill))
-    if augment.flip is not None:
-        horizontal, vertical = (draws[:, column] < 0.5 for column in FLIP_COLUMNS)
-        rows = _mirrored(rows, vertical) if augment.flip.vertical else rows
-        columns = _mirrored(columns, horizontal) if augment.flip.horizontal else columns
-    return _pick(images, rows, columns)
-
-
-def n_image_draws(augment: Augment) -> int:
-    """Return how many columns of draws `augment_images` reads at most; 0 when nothing is switched on."""
-    used = [
-        (augment.affine, AFFINE_COLUMNS),
-        (augment.shift, SHIFT_COLUMNS),
-        (augment.flip, FLIP_COLUMNS),
-    ]
-    return max((max(columns) + 1 for block, columns in used if block is not None), default=0)
+    channels, height, width = images.shape[1:]
+    refuse_image_augment(augment, (channels, height, width))
+    images = _warped(images, augment, draw)
+    images = _rearranged(images, augment, draw, lasting_draw, epoch)
+    if augment.colour is not None:
+        images = colour_images(images, augment.colour, draw("colour", 5), full_scale)
+    if augment.blur is not None:
+        images = blur_images(images, *blur_parameters(augment.blur, draw("blur", 2)))
+    if augment.noise is not None:
+        images = add_noise(images, *noise_parameters(augment.noise, draw("noise", 4), full_scale))
+    if augment.erasing is not None:
+        images = erase(images, augment.erasing, draw("erasing", N_ERASING_DRAWS), full_scale)
+    if augment.cutout is not None:
+        images = cut_out(images, augment.cutout, draw("cutout", 2))
+    return images
 
 
 def shift_images(images: Tensor, dy: Tensor, dx: Tensor, fill: str) -> Tensor:
@@ -75,39 +73,53 @@ def shift_images(images: Tensor, dy: Tensor, dx: Tensor, fill: str) -> Tensor:
     return _pick(images, _moved(_own_index(images, 2), dy, fill), _moved(_own_index(images, 3), dx, fill))
 
 
+def turn_images(images: Tensor, quarters: Tensor) -> Tensor:
+    """Return the square images turned anticlockwise by `quarters` (B,) of 0..3 times 90 degrees, exactly."""
+    rows, columns = _turned(_own_index(images, 2), _own_index(images, 3), quarters)
+    return _pick(_transposed(images, quarters), rows, columns)
+
+
 def flip_images(images: Tensor, horizontal: Tensor, vertical: Tensor) -> Tensor:
     """Return the images mirrored left-right where `horizontal` and top-bottom where `vertical`, both (B,) bool."""
     rows, columns = _own_index(images, 2), _own_index(images, 3)
     return _pick(images, _mirrored(rows, vertical), _mirrored(columns, horizontal))
 
 
-def affine_images(images: Tensor, rotate_deg: Tensor, scale: Tensor, shear_deg: Tensor) -> Tensor:
-    """Return each image sheared, then rotated, then scaled about its centre, with one bilinear resampling.
-
-    Black (zero) enters from outside. With x to the right, y down and the origin in the middle, a point moves to
-    `scale * R(rotate) * (x + tan(shear) * y, y)`, where a positive rotation turns anticlockwise on the screen.
-
-    Args:
-        images: (B, C, H, W), uint8 (the result is rounded, half to even) or floating; left untouched.
-        rotate_deg: (B,) degrees.
-        scale: (B,) > 0; above 1 enlarges.
-        shear_deg: (B,) degrees, between -90 and 90.
-    """
-    values = images if images.dtype == torch.float64 else images.float()
-    grid = _source_grid(_inverse_maps(rotate_deg, scale, shear_deg), images.shape[2], images.shape[3])
-    warped = F.grid_sample(values, grid.to(values.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
-    return (warped if images.is_floating_point() else warped.round()).to(images.dtype)
-
-
-def affine_parameters(affine: Affine, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return rotation (degrees), scale and shear (degrees), each (B,), for uniform `draws`; 0.5 changes nothing."""
-    rotate, scale, shear = (2 * draws[:, column] - 1 for column in AFFINE_COLUMNS)
-    return rotate * affine.max_rotate_deg, 1 + scale * affine.max_scale, shear * affine.max_shear_deg
-
-
 def whole_moves(draws: Tensor, most: int) -> Tensor:
     """Return an integer of -most..most for each uniform draw, all equally likely, int64."""
     return (draws * (2 * most + 1)).floor().long() - most
+
+
+def _warped(images: Tensor, augment: Augment, draw: Draw) -> Tensor:
+    moves = parts = None
+    if augment.affine is not None:
+        moves = affine_parameters(augment.affine, draw("affine", 3))
+    if augment.resized_crop is not None:
+        draws = draw("resized_crop", N_RECTANGLE_DRAWS)
+        parts = crop_parameters(augment.resized_crop, draws, images.shape[2], images.shape[3])
+    return images if moves is None and parts is None else warp_images(images, moves, parts)
+
+
+def _rearranged(images: Tensor, augment: Augment, draw: Draw, lasting_draw: Draw, epoch: int) -> Tensor:
+    """Return the images shifted, then turned, then mirrored: all only choose pixels, so it is one pass over them."""
+    if augment.shift is None and augment.flip is None and not augment.turn_90:
+        return images
+    rows, columns = _own_index(images, 2), _own_index(images, 3)
+    if augment.shift is not None:
+        most = largest_moves(augment.shift, images.shape[2], images.shape[3])
+        dy, dx = (whole_moves(draws, limit) for draws, limit in zip(draw("shift", 2).unbind(1), most, strict=True))
+        rows, columns = _moved(rows, dy, augment.shift.fill), _moved(columns, dx, augment.shift.fill)
+    if augment.turn_90:
+        quarters = (draw("turn_90", 1)[:, 0] * 4).floor().long()
+        images = _transposed(images, quarters)
+        rows, columns = _turned(rows, columns, quarters)
+    if augment.flip is not None:
+        horizontal, vertical = (draw("flip", 2) < 0.5).unbind(1)
+        if augment.flip.alternate:
+            horizontal = (lasting_draw("flip_alternate", 1)[:, 0] < 0.5) ^ (epoch % 2 == 1)
+        rows = _mirrored(rows, vertical) if augment.flip.vertical else rows
+        columns = _mirrored(columns, horizontal) if augment.flip.horizontal else columns
+    return _pick(images, rows, columns)
 
 
 def _own_index(images: Tensor, axis: int) -> Tensor:
@@ -124,14 +136,27 @@ def _moved(index: Tensor, move: Tensor, fill: str) -> Tensor:
     if fill == "edge":
         return source.clamp(0, last)
     if fill == "reflect":
-        period = max(2 * last, 1)  # one pixel has nothing to reflect and repeats itself
-        folded = source.remainder(period)
-        return torch.minimum(folded, period - folded).clamp(max=last)
+        return reflected(source, last + 1)
     raise ConfigError(f"fill: '{fill}' is not known.{nearest(fill, FILLS)} Allowed: {', '.join(FILLS)}")
 
 
 def _mirrored(index: Tensor, flags: Tensor) -> Tensor:
     return torch.where(flags[:, None], index.flip(1), index)
+
+
+def _transposed(images: Tensor, quarters: Tensor) -> Tensor:
+    """Return the images with rows and columns exchanged where `quarters` is odd; `_turned` does the rest."""
+    return torch.where((quarters % 2 == 1).view(-1, 1, 1, 1), images.transpose(2, 3), images)
+
+
+def _turned(rows: Tensor, columns: Tensor, quarters: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where rows and columns come from after the turn, as indices into the images that `_transposed` gives.
+
+    A quarter anticlockwise is an exchange of the axes, then a mirror image top-bottom; two are both mirror images.
+    """
+    is_odd = (quarters % 2 == 1)[:, None]
+    rows, columns = torch.where(is_odd, columns, rows), torch.where(is_odd, rows, columns)
+    return _mirrored(rows, (quarters == 1) | (quarters == 2)), _mirrored(columns, quarters >= 2)
 
 
 def _pick(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -147,24 +172,3 @@ def _pick(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     across = columns.clamp(min=0)[:, None, None, :].expand(batch, channels, height, width)
     outside = (rows < 0)[:, None, :, None] | (columns < 0)[:, None, None, :]
     return picked.gather(3, across).masked_fill_(outside, 0)
-
-
-def _inverse_maps(rotate_deg: Tensor, scale: Tensor, shear_deg: Tensor) -> Tensor:
-    """Return (B, 2, 2) float64 maps from a point of the result to the point of the image that it shows, in pixels."""
-    angle, shear = (degrees.double() * (math.pi / 180) for degrees in (rotate_deg, shear_deg))
-    cos, sin, tan = angle.cos(), angle.sin(), shear.tan()
-    # Inverse of scale * [[cos, sin], [-sin, cos]] * [[1, tan], [0, 1]], written out.
-    first = torch.stack([cos - tan * sin, -sin - tan * cos], dim=1)
-    second = torch.stack([sin, cos], dim=1)
-    return torch.stack([first, second], dim=1) / scale.double()[:, None, None]
-
-
-def _source_grid(maps: Tensor, height: int, width: int) -> Tensor:
-    """Return where each pixel of the result comes from, (B, H, W, 2) as x, y, in the units of `grid_sample`.
-
-    Its units run from -1 to 1 between the outer edges of the image. Written element by element: a matrix product, as
-    `affine_grid` makes, would be rounded to bf16 under autocast and to TF32 where that is allowed.
-    """
-    x, y = (torch.arange(n, device=maps.device, dtype=maps.dtype) - (n - 1) / 2 for n in (width, height))
-    points = maps[:, None, None, :, 0] * x[None, None, :, None] + maps[:, None, None, :, 1] * y[None, :, None, None]
-    return points * torch.tensor([2 / width, 2 / height], device=maps.device, dtype=maps.dtype)

@@ -6,6 +6,7 @@ functions that mix draw nothing. The target is always soft, (B, K), also for one
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,38 +62,54 @@ def mix_batch(inputs: Tensor, targets: Tensor, mix: Mix) -> tuple[Tensor, Tensor
     https://arxiv.org/abs/1905.04899), whose box has sides sqrt(1 - lambda) of the image's. For signals the window
     has the length (1 - lambda) of the signal and spans all channels.
     """
-    partner = torch.from_numpy(mix.partner).to(inputs.device)
-    others = inputs[partner]
-    masks, kept = patch_masks(mix, tuple(inputs.shape[2:]))
-    share = torch.from_numpy(np.where(mix.is_patch, kept, mix.share)).to(inputs.device, inputs.dtype)
-    by_sample = share.view(-1, *(1,) * (inputs.ndim - 1))
-    mixed = inputs * by_sample + others * (1 - by_sample)
+    shape = tuple(inputs.shape[2:])
+    boxes = patch_boxes(mix, shape)
+    kept = np.where(mix.is_patch, kept_shares(boxes, shape), mix.share)
+    kept = np.where(mix.partner == np.arange(len(kept)), 1.0, kept)  # x * s + x * (1 - s) is not x in floating point
+    share, partner, where, is_patch = (
+        torch.from_numpy(part).to(inputs.device) for part in (kept, mix.partner, boxes, mix.is_patch)
+    )
+    by_sample = (-1, *(1,) * (inputs.ndim - 1))
+    own, is_patch = share.to(inputs.dtype).view(by_sample), is_patch.view(by_sample)
+    others, mixed = inputs[partner], inputs
+    if not mix.is_patch.all():
+        # Where nothing is blended, a partner that is not finite must not come in as 0 * inf.
+        mixed = torch.where(is_patch | (own == 1), inputs, inputs * own + others * (1 - own))
     if mix.is_patch.any():
-        patch = torch.from_numpy(masks).to(inputs.device).view(len(inputs), 1, *inputs.shape[2:])
-        is_patch = torch.from_numpy(mix.is_patch).to(inputs.device).view(by_sample.shape)
-        mixed = torch.where(is_patch, torch.where(patch, others, inputs), mixed)
+        mixed = torch.where(is_patch & _inside(where, shape), others, mixed)
     weight = share.to(targets.dtype)[:, None]
     return mixed, targets * weight + targets[partner] * (1 - weight)
 
 
-def patch_masks(mix: Mix, shape: tuple[int, ...]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Return where each sample takes its partner's values, (B, *shape) bool, and the share that it keeps, (B,).
+def patch_boxes(mix: Mix, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return the first place and the one after the last of each sample's patch, (B, D, 2), cut at the border.
 
     Args:
         mix: centres and shares.
-        shape: (H, W) or (T,).
+        shape: (H, W) or (T,), of length D.
     """
-    side = np.sqrt(1 - mix.share) if len(shape) == 2 else 1 - mix.share
-    masks = np.ones((len(mix.share), *shape), dtype=bool)
+    sides = np.sqrt(1 - mix.share) if len(shape) == 2 else 1 - mix.share
+    lengths = np.array(shape)
+    centres = mix.centre[:, -len(shape) :] * lengths
+    halves = sides[:, None] * lengths / 2
+    edges = np.stack([centres - halves, centres + halves], axis=2)
+    return np.clip(np.floor(edges + 0.5), 0, lengths[:, None]).astype(np.int64)
+
+
+def kept_shares(boxes: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return the share of its own area that each sample keeps, (B,), when its box (B, D, 2) is exchanged."""
+    areas: NDArray[np.int64] = np.prod(boxes[:, :, 1] - boxes[:, :, 0], axis=1)
+    return 1 - areas / math.prod(shape)
+
+
+def _inside(boxes: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return where the boxes (B, D, 2) are, (B, 1, *shape) bool."""
+    inside = torch.ones(len(boxes), 1, *(1 for _ in shape), dtype=torch.bool, device=boxes.device)
     for axis, length in enumerate(shape):
-        centre = mix.centre[:, axis - len(shape)] * length
-        half = side * length / 2
-        start = np.clip(np.floor(centre - half + 0.5), 0, length).astype(np.int64)
-        end = np.clip(np.floor(centre + half + 0.5), 0, length).astype(np.int64)
-        places = np.arange(length)
-        inside = (places >= start[:, None]) & (places < end[:, None])
-        masks &= inside.reshape(len(inside), *(length if other == axis else 1 for other in range(len(shape))))
-    return masks, 1 - masks.reshape(len(masks), -1).mean(axis=1)
+        places = torch.arange(length, device=boxes.device)
+        within = (places >= boxes[:, axis, :1]) & (places < boxes[:, axis, 1:])
+        inside = inside & within.view(len(boxes), 1, *(length if axis == other else 1 for other in range(len(shape))))
+    return inside
 
 
 def _patch_prob(spec: MixSpec) -> float:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.augment.draw import Draw
 from pipeline.base.keyed import hash_ids, make_key, permutation, uniforms
 from pipeline.records.rows import Strings
 
@@ -91,11 +92,18 @@ def even_slices(n: int, batch_size: int) -> list[slice]:
     return [slice(start, end) for start, end in pairwise(ends)]
 
 
-def augment_draws(samples: Samples, order: EpochOrder, part: slice, seed: int, epoch: int, n: int) -> Tensor:
-    """Return the draws of one batch, (B, n) float64 in [0, 1), each row a function of (seed, epoch, id, occurrence)."""
-    keys = samples.key[order.sample[part]]
-    table = uniforms(make_key("augment", seed, epoch), keys, n, order.occurrence[part])
-    return torch.from_numpy(table)
+def draws_of(samples: Samples, order: EpochOrder, part: slice, device: str, seed: int, epoch: int | None) -> Draw:
+    """Return where the augmentations of one batch get their draws: functions of (name, seed, epoch, id, occurrence).
+
+    With epoch None they are the same in every epoch.
+    """
+    keys, occurrence = samples.key[order.sample[part]], order.occurrence[part]
+    purpose = ("augment", seed) if epoch is None else ("augment", seed, epoch)
+
+    def draw(name: str, n: int) -> Tensor:
+        return torch.from_numpy(uniforms(make_key(*purpose, name), keys, n, occurrence)).to(device)
+
+    return draw
 
 
 class Items:
@@ -107,6 +115,11 @@ class Items:
         self._tensor = _mapped(array)
         if device != "cpu" and self._tensor.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
             self._tensor = self._tensor.to(device)
+
+    @property
+    def full_scale(self) -> float:
+        """Return the value of full white: 255 for 8 bits, 65535 for 16 bits, else 1."""
+        return 65535.0 if self.is_uint16 else 255.0 if self._tensor.dtype == torch.uint8 else 1.0
 
     @property
     def shape(self) -> tuple[int, ...]:

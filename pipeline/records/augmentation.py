@@ -274,7 +274,8 @@ class MixSpec(Record):
     def _mixes_something(self) -> MixSpec:
         if self.mixup_alpha is None and self.cutmix_alpha is None:
             raise ValueError("give mixup_alpha, cutmix_alpha or both; `mix: off` switches mixing off")
-        if "switch_prob" in self.model_fields_set and None in (self.mixup_alpha, self.cutmix_alpha):
+        # Against the default, not against what was written: a saved run writes every key.
+        if self.switch_prob != 0.5 and None in (self.mixup_alpha, self.cutmix_alpha):
             raise ValueError("switch_prob: is read only where mixup_alpha and cutmix_alpha are both given")
         return self
 

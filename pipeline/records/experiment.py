@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from pipeline.records.augmentation import Augment, MixSpec
 from pipeline.records.record import BLOCK, BY_FORM, WORD, Block, Distinct, Record
+from pipeline.records.views import Views
 
 Pixels = Annotated[int, Field(ge=1)]
 Size = tuple[Pixels, Pixels]
@@ -260,10 +261,19 @@ class TrainSpec(Record):
 
 
 class PredictSpec(Record):
-    """How rows are predicted."""
+    """How rows are predicted.
+
+    Views and their average make the final predictions: `heldout.parquet` and `test.parquet`, and so OOF and `cv.json`,
+    which is the score that counts. While a unit trains, its fold is scored on items as they are, which is fast; so
+    `history.csv`, and the choice of `train.weights: best`, do not see the views.
+    """
 
     batch_size: int = Field(default=512, ge=1)
     """Items per forward pass."""
+    views: Views = ("identity",)
+    """In which ways the model sees each item; answers are averaged over views, then over the items of a row."""
+    average: Literal["probs", "logits"] = "probs"
+    """What is averaged over views; the mean of logits is activated."""
 
 
 class Experiment(Record):

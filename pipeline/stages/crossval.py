@@ -19,6 +19,7 @@ from pipeline.base.progress import DisplayKind, told_to
 from pipeline.data.dataset import Dataset
 from pipeline.data.tables import load_train
 from pipeline.records.config import Config
+from pipeline.records.cv import cv_summary, metric_of, score_or_note
 from pipeline.records.experiment import Experiment
 from pipeline.records.folds import Folds
 from pipeline.records.machine import Machine
@@ -26,7 +27,6 @@ from pipeline.records.metrics import Metric
 from pipeline.records.predictions import Predictions, join_folds, load_predictions, mean_predictions, save_predictions
 from pipeline.records.rows import Rows
 from pipeline.records.runs import FoldName, Run, Unit, Workspace, start_run
-from pipeline.records.scoring import cv_summary, metric_of, score_or_note
 from pipeline.records.task import Source
 from pipeline.stages.folding import fold_table
 from pipeline.training.device import count_cores, has_native_bf16, resolve_device, resolve_precision, threads

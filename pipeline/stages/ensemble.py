@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.base.errors import MismatchError, listed, nearest
 from pipeline.base.files import hash_json, sha256_file, write_json
 from pipeline.data.tables import load_train
+from pipeline.records.cv import cv_summary, metric_of, score_or_note
 from pipeline.records.metrics import Metric
 from pipeline.records.predictions import (
     How,
@@ -27,7 +28,6 @@ from pipeline.records.predictions import (
 )
 from pipeline.records.rows import Rows
 from pipeline.records.runs import Run, Workspace, git_commit, now, versions
-from pipeline.records.scoring import cv_summary, metric_of, score_or_note
 
 Member = tuple[Predictions | None, Predictions | None]
 """OOF and test predictions of a run; None for what it does not have."""

@@ -11,12 +11,12 @@ import numpy as np
 from pipeline.base.errors import DataError
 from pipeline.base.files import read_json
 from pipeline.data.tables import load_test, load_train
+from pipeline.records.cv import submitted
 from pipeline.records.layout import Layout, read_layout
 from pipeline.records.metrics import UndefinedMetricError, resolve_metric
 from pipeline.records.predictions import Predictions, average_by, load_predictions
 from pipeline.records.rows import Rows
 from pipeline.records.runs import Run, Workspace, git_commit, versions
-from pipeline.records.scoring import submitted
 from pipeline.stages.submission import direct_score, require_same_score, round_trip_score, write_submission
 
 

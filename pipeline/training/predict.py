@@ -1,8 +1,9 @@
-"""Predictions of any rows by one model: averaged over the items (files) of a row, with the model's own scaling."""
+"""Predictions of any rows by one model, with its own scaling: averaged over views, then over the items of a row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,15 +12,10 @@ from torch import Tensor, nn
 
 from pipeline.data.batches import Items, Samples, batches_of
 from pipeline.records.machine import Machine
+from pipeline.records.views import View
 from pipeline.training.device import autocast
-from pipeline.training.recipe import Scaling
-
-
-def prepare(batch: Tensor, scaling: Scaling) -> Tensor:
-    """Return stored items (B, C, ...) as the model sees them: float32, normalised, channels-last for images."""
-    shape = (1, -1) + (1,) * (batch.ndim - 2)
-    inputs = (batch.float() - scaling.mean.view(shape)) / scaling.std.view(shape)
-    return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
+from pipeline.training.recipe import Scaling, prepare
+from pipeline.training.views import apply_view, average_views
 
 
 @torch.inference_mode()
@@ -32,23 +28,40 @@ def predict_logits(
     batch_size: int,
     check_stop: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Return logits (M, K) float32 on the device for the items at `positions`; the model is left in its mode.
+    """Return logits (M, K) float32 on the device for the items at `positions` as they are, without views.
+
+    The model is left in its mode.
 
     Args:
         check_stop: called before each batch; raises when the work was asked to stop.
     """
-    was_training = model.training
-    model.eval()
-    try:
-        parts = []
-        for part in batches_of(len(positions), batch_size):
-            check_stop()
-            inputs = prepare(items.fetch(positions[part]), scaling)
-            with autocast(machine.device, machine.precision):
-                parts.append(model(inputs).float())
-        return torch.cat(parts)
-    finally:
-        model.train(was_training)
+    views = _batches_of_views(model, items, positions, scaling, machine, batch_size, ("identity",), check_stop)
+    return torch.cat([logits[0] for logits in views])
+
+
+@torch.inference_mode()
+def predict_views(
+    model: nn.Module,
+    items: Items,
+    positions: NDArray[np.int64],
+    scaling: Scaling,
+    machine: Machine,
+    batch_size: int,
+    views: Sequence[View],
+    average: Literal["probs", "logits"],
+    activate: Callable[[Tensor], Tensor],
+    check_stop: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Return probabilities or standardised values, (M, K) float32 on the device, averaged over the views of each item.
+
+    Args:
+        views: at least one; with `identity` alone the result is `activate(predict_logits(...))` in every bit.
+        average: see `average_views`.
+        activate: logits to probabilities or standardised values.
+        check_stop: called before each batch; raises when the work was asked to stop.
+    """
+    batches = _batches_of_views(model, items, positions, scaling, machine, batch_size, views, check_stop)
+    return average_views([torch.cat(logits) for logits in zip(*batches, strict=True)], average, activate)
 
 
 def average_items(outputs: Tensor, samples: Samples, n_rows: int, scaling: Scaling) -> NDArray[np.float32]:
@@ -56,7 +69,7 @@ def average_items(outputs: Tensor, samples: Samples, n_rows: int, scaling: Scali
 
     Args:
         outputs: (M, K) probabilities or standardised values of the samples.
-        samples: which row each output belongs to; rows are numbered 0..n_rows-1 in the order of first appearance.
+        samples: which row each output belongs to; rows are numbered 0..n_rows-1 in the order of their positions.
     """
     _, place = np.unique(samples.row, return_inverse=True)
     index = torch.from_numpy(place.astype(np.int64)).to(outputs.device)
@@ -65,3 +78,30 @@ def average_items(outputs: Tensor, samples: Samples, n_rows: int, scaling: Scali
     counts = torch.bincount(index, minlength=n_rows).double()[:, None]
     values = sums / counts * scaling.target_std.double() + scaling.target_mean.double()
     return np.asarray(values.float().cpu().numpy(), dtype=np.float32)
+
+
+def _batches_of_views(
+    model: nn.Module,
+    items: Items,
+    positions: NDArray[np.int64],
+    scaling: Scaling,
+    machine: Machine,
+    batch_size: int,
+    views: Sequence[View],
+    check_stop: Callable[[], None],
+) -> Iterator[list[Tensor]]:
+    """Yield the logits (B, K) float32 of every view, for one batch of items after another; each is fetched once."""
+    was_training = model.training
+    model.eval()
+    try:
+        for part in batches_of(len(positions), batch_size):
+            check_stop()
+            stored = items.fetch(positions[part])
+            logits = []
+            for view in views:
+                inputs = prepare(apply_view(stored, view), scaling)
+                with autocast(machine.device, machine.precision):
+                    logits.append(model(inputs).float())
+            yield logits
+    finally:
+        model.train(was_training)

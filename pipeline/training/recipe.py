@@ -16,13 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.augment.images import augment_images, n_image_draws
-from pipeline.augment.signals import augment_signals, n_signal_draws
+from pipeline.augment.draw import Draw
+from pipeline.augment.images import augment_images
+from pipeline.augment.limits import refuse_image_augment
+from pipeline.augment.signals import augment_signals, refuse_signal_augment
 from pipeline.base.errors import ConfigError
 from pipeline.base.keyed import make_key, seeded
 from pipeline.data.batches import Items, channel_stats
 from pipeline.models.build import build_model
 from pipeline.models.timm_nets import pretrained_stats
+from pipeline.records.augmentation import Augment
+from pipeline.records.cv import is_value
 from pipeline.records.experiment import ChannelStats, Experiment, LossSpec, ModelSpec
 from pipeline.records.machine import Machine
 from pipeline.records.rows import Rows
@@ -31,9 +35,19 @@ from pipeline.records.task import Task
 from pipeline.training.ema import Ema
 from pipeline.training.losses import activate, build_loss, n_outputs
 from pipeline.training.optim import build_optimizer, schedule_warnings
+from pipeline.training.views import refuse_views, try_views
 
-IMAGE_ONLY = ("affine", "shift", "flip")
-SIGNAL_ONLY = ("time_shift",)
+SIGNAL_ONLY = (
+    "time_shift",
+    "amplitude",
+    "phase",
+    "band_stop",
+    "signal_noise",
+    "time_mask",
+    "channel_dropout",
+    "sign_flip",
+)
+IMAGE_ONLY = tuple(name for name in Augment.model_fields if name not in SIGNAL_ONLY)
 
 
 @dataclass(frozen=True)
@@ -62,10 +76,8 @@ class Parts:
     heldout_loss: Callable[[Tensor, Tensor], Tensor]
     """The same without smoothing and weights, so that it can be compared between experiments."""
     scaling: Scaling
-    n_draws: int
-    """Draws per sample that `augment` needs."""
-    augment: Callable[[Tensor, Tensor], Tensor]
-    """(items (B, ...), draws (B, n_draws)) -> items."""
+    inputs: Callable[[Tensor, Draw, Draw, int], Tensor]
+    """(stored items (B, ...), draws, draws that are the same in every epoch, epoch) -> augmented, normalised inputs."""
     activate: Callable[[Tensor], Tensor]
     """Logits (B, K) -> probabilities or standardised values, float32."""
 
@@ -91,8 +103,6 @@ def build_parts(
     model = new_model(task, spec, items.shape, rows, seed).to(machine.device)
     if len(items.shape) == 3:
         model = model.to(memory_format=torch.channels_last)
-    is_image = len(items.shape) == 3
-    augment = augment_images if is_image else augment_signals
     return Parts(
         model=model,
         optimizer=build_optimizer(experiment.optimizer, model),
@@ -100,10 +110,32 @@ def build_parts(
         loss=build_loss(experiment.loss, task.kind, task.ordinal, rows.names, _targets_at(rows, train), machine.device),
         heldout_loss=build_loss(_bare(experiment.loss), task.kind, task.ordinal, rows.names, None, machine.device),
         scaling=scaling,
-        n_draws=(n_image_draws if is_image else n_signal_draws)(experiment.augment),
-        augment=lambda batch, draws: augment(batch, experiment.augment, draws),
+        inputs=_inputs(task, experiment.augment, items, scaling),
         activate=lambda logits: activate(logits, task.kind, task.ordinal),
     )
+
+
+def prepare(batch: Tensor, scaling: Scaling) -> Tensor:
+    """Return stored items (B, C, ...) as the model sees them: float32, normalised, channels-last for images."""
+    shape = (1, -1) + (1,) * (batch.ndim - 2)
+    inputs = (batch.float() - scaling.mean.view(shape)) / scaling.std.view(shape)
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
+
+
+def _inputs(
+    task: Task, augment: Augment, items: Items, scaling: Scaling
+) -> Callable[[Tensor, Draw, Draw, int], Tensor]:
+    """Return how training samples become inputs.
+
+    Images are changed as they are stored, where black is zero; signals once they are normalised, where zero is the mean
+    of a channel, so that silence and turned signs know no offset.
+    """
+    if len(items.shape) == 3:
+        scale = items.full_scale
+        return lambda batch, draw, lasting, epoch: prepare(
+            augment_images(batch, augment, draw, lasting, epoch, scale), scaling
+        )
+    return lambda batch, draw, _, __: augment_signals(prepare(batch, scaling), augment, draw, task.sample_rate_hz)
 
 
 def new_model(task: Task, spec: ModelSpec, in_shape: tuple[int, ...], rows: Rows, seed: int) -> nn.Module:
@@ -121,6 +153,10 @@ def try_parts(
         ConfigError: an option is unknown or out of range, or the model does not take items of this shape.
     """
     refuse_misfits(task, experiment)
+    if len(in_shape) == 3:
+        refuse_image_augment(experiment.augment, in_shape)
+    else:
+        refuse_signal_augment(experiment.augment, (in_shape[0], in_shape[1]), task.sample_rate_hz)
     model = new_model(task, experiment.model.started_for(fold), in_shape, rows, experiment.seeds[0])
     build_optimizer(experiment.optimizer, model)
     build_loss(experiment.loss, task.kind, task.ordinal, rows.names, np.asarray(rows.targets))
@@ -129,6 +165,7 @@ def try_parts(
             model.eval()(torch.zeros(2, *in_shape))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ConfigError(f"model.{experiment.model.name}: does not take items of shape {in_shape}: {error}") from None
+    try_views(experiment.predict.views, model, in_shape)
     return model
 
 
@@ -139,7 +176,7 @@ def refuse_misfits(task: Task, experiment: Experiment) -> None:
     """
     wrong = SIGNAL_ONLY if task.input == "image" else IMAGE_ONLY
     for name in wrong:
-        if getattr(experiment.augment, name) is not None:
+        if getattr(experiment.augment, name):
             raise ConfigError(f"augment.{name}: is never read, because the task's input is `{task.input}`")
     written = experiment.input.model_fields_set - {"normalize"}
     if task.input == "signal" and written:
@@ -153,6 +190,7 @@ def refuse_misfits(task: Task, experiment: Experiment) -> None:
             f"train.accumulation: {experiment.train.accumulation} micro-batches cannot be made of"
             f" train.batch_size: {experiment.train.batch_size} samples"
         )
+    refuse_views(experiment.predict, task.input, is_value(task))
 
 
 def warnings_of(experiment: Experiment) -> list[str]:

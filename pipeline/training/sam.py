@@ -53,11 +53,10 @@ def ascent(weights: list[Tensor], gradients: list[Tensor], rho: float, adaptive:
     scales = torch._foreach_abs(weights) if adaptive else None
     scaled = torch._foreach_mul(gradients, scales) if scales is not None else gradients
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part.double()) for part in scaled]))
-    if not bool(norm.isfinite()):
-        return [torch.zeros_like(weight) for weight in weights]
     directions = torch._foreach_mul(scaled, scales) if scales is not None else gradients
     factor = rho / (norm + TINY)
-    return [part * factor.to(part.dtype) for part in directions]
+    # Asked on the device: to read the norm here would hold up a GPU between the two passes.
+    return [torch.where(norm.isfinite(), part * factor.to(part.dtype), 0.0) for part in directions]
 
 
 @contextmanager

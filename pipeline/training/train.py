@@ -26,14 +26,14 @@ from pipeline.base.errors import PodiumError, StopRequestedError
 from pipeline.base.interrupt import StopFlag
 from pipeline.base.keyed import make_key, seeded
 from pipeline.base.progress import Event
-from pipeline.data.batches import EpochOrder, Items, Samples, augment_draws, balanced, even_slices, shuffled
+from pipeline.data.batches import EpochOrder, Items, Samples, balanced, draws_of, even_slices, shuffled
 from pipeline.records.experiment import Experiment
 from pipeline.records.machine import Machine
 from pipeline.training.device import autocast, read_later
 from pipeline.training.ema import swapped
 from pipeline.training.history import write_history
 from pipeline.training.optim import l1_penalty, lr_factor
-from pipeline.training.predict import average_items, predict_logits, prepare
+from pipeline.training.predict import average_items, predict_logits
 from pipeline.training.recipe import Parts
 from pipeline.training.sam import is_sam_step, kept_buffers, perturbed
 from pipeline.training.state import State, resume_state, save_state
@@ -165,8 +165,11 @@ def train_step(
     # The batch: items, augmented as a whole (so the draws do not depend on the split below), and what the loss sees.
     samples = order.sample[at.part]
     rows = unit.train.row[samples]
-    draws = augment_draws(unit.train, order, at.part, unit.seed, at.epoch, parts.n_draws).to(machine.device)
-    inputs = prepare(parts.augment(unit.items.fetch(unit.train.item[samples]), draws), parts.scaling)
+    items = unit.items.fetch(unit.train.item[samples])
+    draw, lasting = (
+        draws_of(unit.train, order, at.part, machine.device, unit.seed, epoch) for epoch in (at.epoch, None)
+    )
+    inputs = parts.inputs(items, draw, lasting, at.epoch)
     targets = unit.targets[torch.from_numpy(rows).to(unit.targets.device)]
 
     if experiment.mix is not None and at.epoch < spec.epochs - experiment.mix.off_epochs:

@@ -20,6 +20,7 @@ from pipeline.base.progress import DisplayKind
 from pipeline.data.batches import Items, samples_of
 from pipeline.data.dataset import Dataset
 from pipeline.models.weights import read_model_meta, read_weights, save_weights
+from pipeline.records.cv import is_value, metric_of, prediction_names, score_values
 from pipeline.records.experiment import Experiment
 from pipeline.records.folds import Folds, load_folds
 from pipeline.records.lineage import lineage_of, require_clean_start
@@ -28,12 +29,11 @@ from pipeline.records.metrics import UndefinedMetricError
 from pipeline.records.predictions import Predictions, save_predictions
 from pipeline.records.rows import Rows
 from pipeline.records.runs import FoldName, Run, Unit, Workspace, now, versions
-from pipeline.records.scoring import is_value, metric_of, prediction_names, score_values
 from pipeline.training.checkpoint import remove_checkpoints
 from pipeline.training.device import threads
 from pipeline.training.history import read_history
 from pipeline.training.losses import activate
-from pipeline.training.predict import average_items, predict_logits
+from pipeline.training.predict import average_items, predict_views
 from pipeline.training.recipe import Parts, Scaling, build_parts, hard_labels, new_model, soft_targets
 from pipeline.training.state import final_weights
 from pipeline.training.train import UnitData, train_unit
@@ -177,9 +177,19 @@ def predict_unit(
 ) -> Predictions:
     """Return the predictions of one unit for rows in any order, with their provenance."""
     samples = samples_of(rows.ids, rows.items, np.arange(len(rows)))
-    batch_size = run.experiment.predict.batch_size
-    logits = predict_logits(model, items, samples.item, scaling, run.machine, batch_size, stop)
-    outputs = activate(logits, run.task.kind, run.task.ordinal)
+    spec = run.experiment.predict
+    outputs = predict_views(
+        model,
+        items,
+        samples.item,
+        scaling,
+        run.machine,
+        spec.batch_size,
+        spec.views,
+        spec.average,
+        lambda logits: activate(logits, run.task.kind, run.task.ordinal),
+        stop,
+    )
     meta = {
         "task": run.task.name,
         "run": run.name,
