@@ -1,4 +1,6 @@
-"""Write `data/mnist/` as a contest from torchvision's copy of MNIST (needs a network): python configs/mnist/write_data.py
+"""Write `data/mnist/` as a contest from torchvision's copy of MNIST, which needs a network.
+
+    python configs/mnist/write_data.py
 
 Training images go to train/ with their labels in train.csv; test images to test/ without, as a host would hand them
 out. The test labels are kept in data/mnist-answers/, which the pipeline never reads.
