@@ -154,7 +154,9 @@ def board(
         print(f"wrote {api.enter_lb(lb[0], lb[1], private=private, root=root)}")
     for title, table in zip(("runs", "submissions"), api.board(task or None, root), strict=True):
         if len(table):
-            print_table(title, list(table.columns), table.to_numpy().tolist())
+            shown = table.drop(columns=["sha256", "higher_is_better"], errors="ignore")
+            rows = [[", ".join(cell) if isinstance(cell, tuple) else cell for cell in row] for row in shown.to_numpy()]
+            print_table(title, list(shown.columns), rows)
         else:
             print(f"no {title} yet")
 
