@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -155,8 +156,7 @@ def board(
     for title, table in zip(("runs", "submissions"), api.board(task or None, root), strict=True):
         if len(table):
             shown = table.drop(columns=["sha256", "higher_is_better"], errors="ignore")
-            rows = [[", ".join(cell) if isinstance(cell, tuple) else cell for cell in row] for row in shown.to_numpy()]
-            print_table(title, list(shown.columns), rows)
+            print_table(title, list(shown.columns), [[_board_cell(cell) for cell in row] for row in shown.to_numpy()])
         else:
             print(f"no {title} yet")
 
@@ -206,6 +206,13 @@ def _show(text: str) -> Any:
     if text not in ("auto", "bar", "lines", "quiet"):
         raise ConfigError(f"--show {text}: expected auto, bar, lines or quiet")
     return text
+
+
+def _board_cell(cell: Any) -> Any:
+    """Return names as one text and a missing number as an empty cell."""
+    if isinstance(cell, tuple):
+        return ", ".join(cell)
+    return None if isinstance(cell, float) and math.isnan(cell) else cell
 
 
 def _folds(text: str) -> Any:

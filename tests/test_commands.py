@@ -201,3 +201,15 @@ def test_other_rows_are_predicted_from_a_description(here, capsys):
     assert podium("predict", "net", "--source", "more.yaml", "--out", "more.parquet") == 0
     assert "wrote more.parquet" in capsys.readouterr().out
     assert len(load_predictions(here / "more.parquet")) == 60
+
+
+def test_the_board_leaves_missing_numbers_empty(tmp_path, capsys):
+    config = make_toy(tmp_path)
+    for name in ("one", "two"):
+        train_toy(tmp_path, config, ["train.epochs=1"], name=name, folds=[0])
+    run(["ensemble", "one", "two", "--name", "both", "--root", str(tmp_path)])
+    capsys.readouterr()
+    run(["board", "--root", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert not any("nan" in line for line in lines)
+    assert any("both" in line and "no CV" in line for line in lines)

@@ -132,7 +132,7 @@ def _blend_scores(mixed: Blend, runs: Sequence[Run], rows: Rows, metric: Metric)
         partial = oof.meta.get("partial") if oof is not None else "no CV"
         members.append({"run": run.name, "pooled": pooled, "partial": partial})
     summary = cv_summary(lines, mixed.oof, rows, metric, len(lines))
-    return summary | {"partial": None, "weights": "blend", "members": members}
+    return summary | {"partial": None if lines else "no CV", "weights": "blend", "members": members}
 
 
 def _blend_record(runs: Sequence[Run], mixed: Blend, how: How) -> dict[str, Any]:
