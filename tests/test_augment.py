@@ -407,7 +407,6 @@ def test_what_fits_just_so_is_taken():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.uint8, 1), (torch.float32, 0.1)])
 def test_cuda_gives_the_pictures_of_the_cpu(dtype, tolerance):
     images, augment = make_images(256, height=32, width=32, dtype=dtype), Augment.model_validate(EVERYTHING)

@@ -199,8 +199,6 @@ def test_a_slice_of_a_map_and_a_read_only_array_are_the_items_that_they_show(tmp
 
 @pytest.mark.gpu
 def test_items_on_a_gpu_are_those_on_the_cpu(tmp_path):
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
     array = np.random.default_rng(0).integers(0, 65536, (6, 1, 4, 4)).astype(np.uint16)
     items = Items(stored(tmp_path / "items.bin", array), "cuda")
     batch = items.fetch(np.array([5, 2]))

@@ -428,12 +428,12 @@ def test_a_saved_table_comes_back_equal(tmp_path):
     again = load_folds(path)
     assert again.ids.tolist() == folds.ids.tolist() == sorted(ids)
     assert again.fold.tolist() == folds.fold.tolist()
-    assert (again.name, again.spec, again.library) == (folds.name, folds.spec, folds.library)
+    assert (again.name, again.spec, again.made_with) == (folds.name, folds.spec, folds.made_with)
     assert (again.ids_hash, again.table_hash) == (folds.ids_hash, folds.table_hash)
     about = json.loads(path.with_suffix(".json").read_text())
     assert (about["seed"], about["scheme"], about["n_rows"]) == (3, "stratified", 103)
     assert folds.name == "stratified5-seed3"
-    assert folds.library.startswith("scikit-learn 1.")
+    assert folds.made_with.startswith("scikit-learn 1.")
     with path.open(newline="") as file:
         assert list(itertools.islice(csv.reader(file), 1)) == [["id", "fold"]]
 

@@ -352,7 +352,6 @@ def test_smoothing_is_applied_once_to_mixed_labels():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_mixes_as_the_cpu_does():
     inputs, targets = make_batch(9)
     for step in range(6):

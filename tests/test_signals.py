@@ -464,7 +464,6 @@ def test_a_change_in_seconds_without_a_rate_is_a_fault_of_the_caller():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_gives_the_bits_of_the_cpu_for_even_noise_and_nearly_so_for_signals():
     seeds = noise_seeds(draws_of(64)("x", 2))
     assert torch.equal(uniform_noise(seeds.cuda(), (3, 50)).cpu(), uniform_noise(seeds, (3, 50)))

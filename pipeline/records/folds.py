@@ -45,7 +45,7 @@ class Folds:
     """(N,) fold of each id."""
     spec: dict[str, Any]
     """The `FoldSpec` as plain values, and `resolved`, the scheme that `auto` became."""
-    library: str
+    made_with: str
     """The splitter's library and version."""
 
     def __len__(self) -> int:
@@ -183,7 +183,7 @@ def save_folds(path: Path, folds: Folds) -> None:
         "name": folds.name,
         "seed": folds.spec["seed"],
         "scheme": folds.spec["resolved"],
-        "library": folds.library,
+        "library": folds.made_with,
         "n_rows": len(folds),
         "n_folds": folds.n_folds,
         "ids_hash": folds.ids_hash,
