@@ -204,6 +204,15 @@ def test_a_run_is_found_by_name_by_task_and_name_or_by_folder(tmp_path):
         assert workspace.find_run(name) == folder
 
 
+def test_a_run_of_the_workspace_comes_before_one_in_the_current_directory(tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    make_run(elsewhere, "digits", "cnn")
+    monkeypatch.chdir(elsewhere)
+    folder = make_run(tmp_path / "workspace", "digits", "cnn")
+    assert Workspace(tmp_path / "workspace").find_run("runs/digits/cnn") == folder
+    assert Workspace(tmp_path / "other").find_run("runs/digits/cnn") == Path("runs/digits/cnn")
+
+
 def test_a_name_that_no_run_or_several_have_is_an_error_that_helps(tmp_path):
     make_run(tmp_path, "digits", "cnn")
     make_run(tmp_path, "mnist", "cnn")

@@ -72,7 +72,8 @@ class Workspace:
         Raises:
             DataError: no run has that name (the nearest is shown), or several tasks have one.
         """
-        for folder in (Path(name), self.root / name, self.root / "runs" / name):
+        # The workspace first: with --root, a run of the same name in the current directory is another one.
+        for folder in (self.root / name, self.root / "runs" / name, Path(name)):
             if (folder / "run.json").is_file():
                 return folder
         known = sorted(self.root.glob("runs/*/*/run.json"))
