@@ -603,3 +603,11 @@ def test_rows_without_ids_are_numbered_in_the_order_of_the_table(tmp_path):
     answers = read_text_table(tmp_path / "answers/multiclass.csv")
     assert (found["Label"] == answers["label"]).mean() > 0.9
     assert set(load_predictions(run.folder / "oof.parquet").ids) == {str(n) for n in range(1, 91)}
+
+
+def test_predicting_again_keeps_the_mark_of_a_partial_run(tmp_path):
+    run = train_toy(tmp_path, make_toy(tmp_path), ["train.epochs=1"], folds=[0])
+    trained = load_predictions(run.folder / "test.parquet")
+    again = load_predictions(api.predict(str(run.folder), root=tmp_path))
+    assert trained.meta["partial"] == again.meta["partial"] == f"1 of {len(run.units())} folds"
+    assert again.meta["run"] == run.name

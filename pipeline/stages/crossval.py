@@ -131,7 +131,7 @@ def predict_run(
             model, scaling, digest = load_unit(run, unit, data.train.rows, items)
             parts.append(predict_unit(run, unit, rows, items, model, scaling, digest, StopFlag()))
     path = out or run.folder / "test.parquet"
-    save_predictions(path, mean_predictions(parts))
+    save_predictions(path, _marked(mean_predictions(parts), run, _partial_note(run, units)))
     return path
 
 
