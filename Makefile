@@ -8,8 +8,8 @@ demo: .venv/ready
 	$(BIN)/podium demo
 
 test: .venv/ready
-	$(BIN)/ruff format --check pipeline tests notebooks configs
-	$(BIN)/ruff check pipeline tests notebooks configs
+	$(BIN)/ruff format --check pipeline tests notebooks configs benchmarks
+	$(BIN)/ruff check pipeline tests notebooks configs benchmarks
 	$(BIN)/mypy
 	$(BIN)/pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
 
@@ -17,8 +17,8 @@ test-all: .venv/ready
 	$(BIN)/pytest -m "slow or not slow"
 
 format: .venv/ready
-	$(BIN)/ruff format pipeline tests notebooks configs
-	$(BIN)/ruff check --fix pipeline tests notebooks configs
+	$(BIN)/ruff format pipeline tests notebooks configs benchmarks
+	$(BIN)/ruff check --fix pipeline tests notebooks configs benchmarks
 	$(BIN)/nbstripout notebooks/*.ipynb
 
 clean:

@@ -6,7 +6,7 @@ Each takes plain values, does one thing, returns what it made, and prints nothin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +18,12 @@ from pipeline.records.task import Source
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pipeline.blending.difference import Comparison
     from pipeline.records.folds import Folds
+    from pipeline.stages.check import Report
+    from pipeline.stages.board import Outlook
+    from pipeline.stages.pseudo import Wanted
+    from pipeline.stages.send import Sent
 
 Show = Literal["auto", "bar", "lines", "quiet"]
 
@@ -48,6 +53,7 @@ def train(
     jobs: int | None = None,
     threads: int | None = None,
     workers: int | None = None,
+    loaders: int | None = None,
     checkpoint_minutes: float = 5.0,
     verify: bool = False,
     show: Show = "auto",
@@ -61,10 +67,39 @@ def train(
     """
     from pipeline.stages.crossval import Wishes, train_run
 
-    wishes = Wishes(device, jobs, threads, workers, checkpoint_minutes, verify, show)
+    wishes = Wishes(
+        device=device,
+        jobs=jobs,
+        threads=threads,
+        workers=workers,
+        loaders=loaders,
+        checkpoint_minutes=checkpoint_minutes,
+        verify=verify,
+        show=show,
+    )
     loaded = config(path, overrides, name)
     with display(show, loaded.experiment.folds.n_folds * len(loaded.experiment.seeds)) as report:
         return train_run(Workspace(Path(root)), loaded, wishes, say, report, folds)
+
+
+def check(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path | str | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    root: Path | str = ".",
+) -> Report:
+    """Try a config on a sample of its data, in about a minute, and return what each check found.
+
+    Only a picture is written: to `out`, or `runs/<task>/<run>-check/augmented.png`.
+    """
+    from pipeline.stages.check import check_config
+    from pipeline.stages.crossval import Wishes
+
+    wishes = Wishes(device=device, threads=threads, show="quiet")
+    return check_config(Workspace(Path(root)), config(path, overrides), wishes, say, Path(out) if out else None)
 
 
 def predict(
@@ -81,18 +116,102 @@ def predict(
     return predict_run(workspace, Run(workspace.find_run(run)), say, rows, Path(out) if out else None)
 
 
+def pseudo(
+    runs: Sequence[str],
+    *,
+    wanted: Wanted | None = None,
+    name: str = "labels",
+    student: Path | str | None = None,
+    overrides: Sequence[str] = (),
+    student_name: str | None = None,
+    rounds: int = 1,
+    jobs: int | None = None,
+    show: Show = "auto",
+    root: Path | str = ".",
+) -> Path | list[Run]:
+    """Write the label tables that runs give the rows without labels, and return their folder.
+
+    With a `student` config, train it on them, `rounds` times over, each student teaching the next; return the students.
+    """
+    from pipeline.rounds import run_rounds
+    from pipeline.stages.crossval import Wishes
+    from pipeline.stages.pseudo import Wanted, make_labels
+
+    workspace, asked = Workspace(Path(root)), wanted or Wanted()
+    teachers = [Run(workspace.find_run(run)) for run in runs]
+    if student is None:
+        return make_labels(workspace, teachers, asked, name, say)
+    loaded = config(student, overrides, student_name)
+    n_units = rounds * loaded.experiment.folds.n_folds * len(loaded.experiment.seeds)
+    with display(show, n_units) as report:
+        return run_rounds(workspace, teachers, loaded, asked, rounds, Wishes(jobs=jobs, show=show), say, report)
+
+
 def ensemble(
     runs: Sequence[str],
     *,
-    how: Literal["arithmetic", "geometric"] = "arithmetic",
+    method: str = "mean",
+    options: dict[str, Any] | None = None,
+    weights: Sequence[float] | None = None,
+    adjust: Sequence[str] = (),
     name: str | None = None,
     root: Path | str = ".",
 ) -> tuple[Run, dict[str, Any]]:
-    """Blend runs (and blends) of one task into a new run; return it and its scores beside those of its members."""
+    """Blend runs (and blends) of one task into a new run; return it and its scores beside those of its members.
+
+    `method` and its `options` are described in `pipeline/blending/methods.py`; `weights`, in the order of the runs, are
+    for the means; `adjust` names what is fitted after averaging, or is ["auto"].
+    """
+    from pipeline.blending.methods import method_of
     from pipeline.stages.ensemble import blend_runs
 
+    workspace, chosen = Workspace(Path(root)), method_of(method, options, weights, adjust)
+    return blend_runs(workspace, [Run(workspace.find_run(run)) for run in runs], chosen, name, say)
+
+
+def compare(
+    a: str,
+    b: str,
+    *,
+    simulate_lb: float | None = None,
+    n_draws: int = 1000,
+    json: Path | str | None = None,
+    root: Path | str = ".",
+) -> Comparison:
+    """Return by how much run B is better than run A on the rows that both predicted, with an interval.
+
+    With `simulate_lb`, the public share of the test rows, also how far a public score may stray. With `json`, the same
+    numbers go to that file.
+    """
+    from pipeline.base.files import write_json
+    from pipeline.stages.compare import compare_runs
+
     workspace = Workspace(Path(root))
-    return blend_runs(workspace, [Run(workspace.find_run(run)) for run in runs], how, name, say)
+    runs = [Run(workspace.find_run(name)) for name in (a, b)]
+    found = compare_runs(workspace, runs[0], runs[1], n_draws, simulate_lb)
+    if json is not None:
+        write_json(Path(json), asdict(found))
+    return found
+
+
+def soup(
+    runs: Sequence[str],
+    *,
+    how: Literal["uniform", "greedy"] = "uniform",
+    across_folds: bool = False,
+    n_epochs: int | None = None,
+    name: str | None = None,
+    device: str = "auto",
+    root: Path | str = ".",
+) -> tuple[Run, dict[str, Any]]:
+    """Average runs of one net in their weights into a new run; return it and its scores beside those of its members.
+
+    With `across_folds` one model of all folds, without CV; with `n_epochs` the last epochs of each unit of one run.
+    """
+    from pipeline.stages.soup import Wishes, soup_runs
+
+    workspace, wishes = Workspace(Path(root)), Wishes(how, across_folds, n_epochs, name, device)
+    return soup_runs(workspace, [Run(workspace.find_run(run)) for run in runs], wishes, say)
 
 
 def submit(run: str, *, file: str | None = None, overwrite: bool = False, root: Path | str = ".") -> Path:
@@ -103,11 +222,54 @@ def submit(run: str, *, file: str | None = None, overwrite: bool = False, root: 
     return submit_run(workspace, Run(workspace.find_run(run)), file, overwrite, say)
 
 
+def send(
+    file: Path | str,
+    *,
+    competition: str | None = None,
+    message: str | None = None,
+    again: bool = False,
+    wait: bool = True,
+    root: Path | str = ".",
+) -> Sent:
+    """Send a written submission to the host with its official client, wait for its score, and record both.
+
+    The same bytes are sent once, unless `again`; a second call fetches their score.
+    """
+    from pipeline.stages.kaggle_host import KaggleHost
+    from pipeline.stages.send import Patience, send_file
+
+    return send_file(
+        Path(root),
+        str(file),
+        KaggleHost(),
+        say,
+        competition=competition,
+        message=message,
+        again=again,
+        patience=Patience() if wait else None,
+    )
+
+
+def refresh(task: str | None = None, root: Path | str = ".") -> int:
+    """Fetch the scores of what was sent and write them into the records; return how many records changed."""
+    from pipeline.stages.kaggle_host import KaggleHost
+    from pipeline.stages.send import refresh as fetch
+
+    return fetch(Path(root), KaggleHost(), say, task)
+
+
 def board(task: str | None = None, root: Path | str = ".") -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return every run and every submission with CV and LB, best first."""
     from pipeline.stages.board import board_tables
 
     return board_tables(Path(root), task)
+
+
+def outlook(task: str | None = None, root: Path | str = ".") -> list[Outlook]:
+    """Return, for each task, the line from CV to LB, the files that lie off it, and two proposed finals."""
+    from pipeline.stages.board import read_outlook
+
+    return read_outlook(Path(root), task)
 
 
 def enter_lb(file: str, score: float, *, private: bool = False, root: Path | str = ".") -> Path:

@@ -19,7 +19,7 @@ from pipeline.records.machine import Machine
 from pipeline.training.predict import average_items, predict_logits
 from pipeline.training.sam import is_sam_step
 from pipeline.training.state import final_weights
-from pipeline.training.train import StepAt, epoch_order, train_step, train_unit
+from pipeline.training.train import StepAt, epoch_batches, make_batch, train_step, train_unit
 
 CHOICES: dict[str, dict[str, Any]] = {
     "sam": {"off": {}, "sam": {"sam": {"rho": 0.05}}, "asam": {"sam": {"rho": 0.5, "adaptive": True, "every": 2}}},
@@ -99,10 +99,10 @@ def test_options_compose(case: dict[str, str], tmp_path: Path) -> None:
 
 
 def one_step(experiment: Any, parts: Any, unit: Any, machine: Machine = CPU) -> None:
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    order = epoch_order(unit, "shuffle", 0)
+    order, _ = epoch_batches(unit, experiment, 0)
     at = StepAt(0, 0, 1, slice(0, len(order.sample)))
-    train_step(unit, parts, experiment, machine, scaler, order, at)
+    batch = make_batch(unit, parts, experiment, order, at, unit.items.fetch(unit.train.item[order.sample]))
+    train_step(parts, experiment, machine, batch, at)
 
 
 @pytest.mark.parametrize("adaptive", [False, True])
@@ -122,7 +122,7 @@ def test_a_step_of_sam_is_that_of_a_plain_reference_in_float64(adaptive: bool) -
     one_step(experiment, parts, unit)
 
     items = unit.items.fetch(unit.train.item)
-    order = epoch_order(unit, "shuffle", 0).sample
+    order = epoch_batches(unit, experiment, 0)[0].sample
     inputs = ((items - parts.scaling.mean.view(1, -1, 1, 1)) / parts.scaling.std.view(1, -1, 1, 1))[order].double()
     targets = unit.targets[torch.from_numpy(unit.train.row[order])].double()
 

@@ -420,7 +420,7 @@ def test_an_option_of_another_variant_is_never_read_and_its_variant_is_named():
         ({"augment": {"flip": {"horizontal": "yes"}}}, 'augment.flip.horizontal: must be true or false (found: "yes")'),
         ({"augment": {"flip": {"horizontal": False}}}, "augment.flip: changes nothing; set horizontal: or vertical:"),
         ({"augment": {"affine": {}}}, "augment.affine: changes nothing; set max_rotate_deg:"),
-        ({"augment": ["flip"]}, "augment: must be a block of keys, such as {affine: ..., "),
+        ({"augment": ["flip"]}, "augment: must be a block of keys, such as {albumentations: ..., "),
         ({"optimizer": {"lr": "fast"}}, 'optimizer.lr: must be a number (found: "fast")'),
         ({"optimizer": {"lr": True}}, "optimizer.lr: must be a number (found: true)"),
         ({"optimizer": {"lr": math.nan}}, "optimizer.lr: must be a finite number (found: NaN)"),

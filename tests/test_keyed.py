@@ -1,17 +1,34 @@
 import hashlib
+import math
 import subprocess
 import sys
+from bisect import bisect_left
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from pipeline.base.keyed import hash_ids, make_key, permutation, seeded, uniforms
+from pipeline.base import keyed
+from pipeline.base.keyed import betas, hash_ids, integers, make_key, normals, permutation, seeded, uniforms
 
 N = 20_000
 IDS = hash_ids([f"img_{number:06d}" for number in range(N)])
 COUNTERS = np.arange(N, dtype=np.uint64)  # the worst ids for a weak mixer: neighbours differ in one bit
+
+KINDS = {
+    "uniforms": (uniforms, lambda draws: draws),
+    "integers": (
+        lambda key, ids, n, times=None: integers(key, ids, 1000, n, times),
+        lambda draws: (draws + 0.5) / 1000,
+    ),
+    "normals": (normals, stats.norm.cdf),
+    "betas": (
+        lambda key, ids, n, times=None: betas(key, ids, 0.4, 1.5, n, times),
+        lambda draws: stats.beta(0.4, 1.5).cdf(draws),
+    ),
+}
+"""Every kind of draw, and what makes it even over 0..1 again."""
 
 
 def is_uniform(draws):
@@ -124,6 +141,109 @@ def test_inputs_are_left_untouched():
     uniforms(3, ids, 2, occurrence)
     np.testing.assert_array_equal(ids, IDS[:5])
     np.testing.assert_array_equal(occurrence, np.arange(5))
+
+
+# -- integers, normals, betas ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_draws_of_every_kind_are_the_same_in_any_batch_split_and_order(kind):
+    draw, _ = KINDS[kind]
+    key, times = make_key("any", 1), (COUNTERS % np.uint64(3))[:256]
+    whole = draw(key, IDS[:256], 3, times)
+    for size in (1, 7, 100):
+        parts = [draw(key, IDS[at : at + size][: 256 - at], 3, times[at : at + size]) for at in range(0, 256, size)]
+        np.testing.assert_array_equal(whole, np.concatenate(parts))
+    order = np.random.default_rng(0).permutation(256)
+    np.testing.assert_array_equal(whole[order], draw(key, IDS[:256][order], 3, times[order]))
+    np.testing.assert_array_equal(whole[:, :1], draw(key, IDS[:256], 1, times))
+    np.testing.assert_array_equal(draw(key, IDS[:256], 3), draw(key, IDS[:256].copy(), 3))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_neighbouring_ids_epochs_occurrences_and_draws_of_every_kind_are_unrelated(kind):
+    draw, to_uniform = KINDS[kind]
+    table = to_uniform(draw(make_key("any", 0), COUNTERS, 3))
+    assert are_unrelated(table[:-1, 0], table[1:, 0])
+    assert are_unrelated(table[:, 0], table[:, 1])
+    assert are_unrelated(table[:-1, 1], table[1:, 0])
+    assert are_unrelated(table[:, 0], to_uniform(draw(make_key("any", 1), COUNTERS, 1))[:, 0])
+    once, twice = np.zeros(N, dtype=np.uint64), np.ones(N, dtype=np.uint64)
+    first, second = (to_uniform(draw(make_key("any", 0), COUNTERS, 1, times))[:, 0] for times in (once, twice))
+    assert are_unrelated(first, second)
+
+
+@pytest.mark.parametrize("ids", [IDS, COUNTERS], ids=["hashes", "counters"])
+@pytest.mark.parametrize("high", [1, 2, 7, 256, 1000])
+def test_integers_below_a_number_are_equally_likely(ids, high):
+    table = integers(make_key("any"), ids, high, 2)
+    assert table.dtype == np.int64
+    assert table.shape == (N, 2)
+    counts = np.bincount(table.ravel(), minlength=high)
+    assert len(counts) == high
+    assert high == 1 or stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_integers_are_the_exact_product_rounded_down():
+    draws = [int(draw) for draw in uniforms(5, IDS[:200], 1)[:, 0] * 2**53]
+    for high in (1, 3, 10, 12345, 2**31):
+        assert integers(5, IDS[:200], high, 1)[:, 0].tolist() == [draw * high >> 53 for draw in draws]
+
+
+def test_the_largest_and_the_smallest_uniform_stay_below_high_and_finite(monkeypatch):
+    for extreme in (0.0, 1 - 2.0**-53):
+        monkeypatch.setattr(keyed, "uniforms", lambda *_, value=extreme: np.array([[value]]))
+        for high in (1, 2, 3, 10, 10**6 + 3, 10**15 + 1, 2**53 - 1, 2**53):
+            assert integers(0, IDS[:1], high, 1).item() == (high - 1 if extreme else 0)
+        assert 8 < abs(normals(0, IDS[:1], 1).item()) < 8.3
+        assert 0 <= betas(0, IDS[:1], 0.2, 0.2, 1).item() <= 1
+
+
+@pytest.mark.parametrize("high", [2, 3, 7, 1000, 10**6 + 3, 10**12 + 39])
+def test_the_bias_of_integers_is_as_small_as_stated(high):
+    """How many of the 2**53 uniforms each integer gets, counted from where it begins."""
+
+    def start(value):
+        return bisect_left(range(2**53), value, key=lambda bits: math.floor(bits * 2.0**-53 * high))
+
+    for value in {0, 1, high // 3, high // 2, high - 1}:
+        end = 2**53 if value == high - 1 else start(value + 1)
+        assert abs((end - start(value)) / 2**53 - 1 / high) < 2.0**-52
+
+
+@pytest.mark.parametrize("high", [0, -1, 2**53 + 1])
+def test_an_impossible_number_of_integers_is_refused(high):
+    with pytest.raises(ValueError, match=rf"high: {high} is not within 1..2\*\*53"):
+        integers(0, IDS[:1], high, 1)
+
+
+@pytest.mark.parametrize("ids", [IDS, COUNTERS], ids=["hashes", "counters"])
+def test_normals_follow_the_normal_distribution_and_rise_with_the_uniforms(ids):
+    table = normals(make_key("any"), ids, 2)
+    assert (table.dtype, table.shape) == (np.float64, (N, 2))
+    assert all(stats.kstest(table[:, column], "norm").pvalue > 1e-3 for column in range(2))
+    assert table.mean() == pytest.approx(0, abs=0.02)
+    assert table.std() == pytest.approx(1, abs=0.02)
+    np.testing.assert_allclose(stats.norm.cdf(table), uniforms(make_key("any"), ids, 2), atol=1e-12)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.2, 0.2), (1.0, 1.0), (0.5, 2.0), (8.0, 3.0)])
+def test_betas_follow_the_beta_distribution(alpha, beta):
+    table = betas(make_key("any"), COUNTERS, alpha, beta, 2)
+    assert (table.dtype, table.shape) == (np.float64, (N, 2))
+    assert 0 <= table.min() <= table.max() <= 1
+    assert all(stats.kstest(table[:, column], stats.beta(alpha, beta).cdf).pvalue > 1e-3 for column in range(2))
+    assert table.mean() == pytest.approx(alpha / (alpha + beta), abs=0.01)
+
+
+def test_betas_of_one_and_one_are_the_uniforms():
+    np.testing.assert_allclose(betas(3, IDS[:50], 1.0, 1.0, 4), uniforms(3, IDS[:50], 4), atol=1e-15)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.0, 1.0), (1.0, -2.0), (float("nan"), 1.0)])
+def test_parameters_that_are_not_positive_are_refused(alpha, beta):
+    with pytest.raises(ValueError, match=rf"alpha: {alpha} and beta: {beta} must be positive"):
+        betas(0, IDS[:1], alpha, beta, 1)
 
 
 # -- orders ------------------------------------------------------------------------------------------------------------

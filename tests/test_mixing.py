@@ -241,6 +241,35 @@ def test_draws_are_a_function_of_seed_epoch_and_step_alone(per):
     assert all(isinstance(getattr(first, part.name), np.ndarray) for part in dataclasses.fields(Mix))  # on no device
 
 
+@pytest.mark.parametrize("per", ["batch", "sample"])
+def test_the_draws_of_a_sample_do_not_depend_on_the_batch_size(per):
+    spec = make_spec("both", per=per)
+    for step in range(20):
+        large = draw_mix(spec, 256, 1, 2, step)
+        for n in (1, 2, 7, 255):
+            small = draw_mix(spec, n, 1, 2, step)
+            for name in ("share", "is_patch", "centre"):
+                np.testing.assert_array_equal(getattr(small, name), getattr(large, name)[:n])
+
+
+def test_switching_cutmix_off_leaves_the_other_draws():
+    both, mixup = (make_spec(name, mixup_alpha=0.4, prob=0.7, per="sample") for name in ("both", "mixup"))
+    for step in range(20):
+        with_both, alone = draw_mix(both, 50, 0, 0, step), draw_mix(mixup, 50, 0, 0, step)
+        np.testing.assert_array_equal(alone.partner, with_both.partner)
+        np.testing.assert_array_equal(alone.share == 1, with_both.share == 1)  # who is mixed at all
+        np.testing.assert_array_equal(alone.share[~with_both.is_patch], with_both.share[~with_both.is_patch])
+
+
+def test_the_draws_of_neighbouring_samples_steps_epochs_and_of_each_other_are_unrelated():
+    spec = make_spec("mixup", mixup_alpha=1.0, per="sample")
+    at = [draw_mix(spec, 5000, 0, *where) for where in ((0, 0), (0, 1), (1, 0))]
+    pairs = [(at[0].share[1:], at[0].share[:-1]), (at[0].share, at[1].share), (at[0].share, at[2].share)]
+    pairs += [(at[0].share, at[0].centre[:, 0]), (at[0].centre[:, 0], at[0].centre[:, 1])]
+    pairs += [(at[0].share, at[0].partner / 5000), (at[0].partner / 5000, at[1].partner / 5000)]
+    assert all(stats.pearsonr(*pair).pvalue > 1e-3 for pair in pairs)
+
+
 @pytest.mark.parametrize("n", [1, 2, 7, 8])
 def test_partners_are_a_permutation_for_even_and_odd_batches(n):
     partners = np.array([draw_mix(make_spec("both"), n, 0, 0, step).partner for step in range(300)])

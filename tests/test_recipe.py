@@ -8,17 +8,9 @@ from toy_units import CPU, make_experiment, make_task
 from pipeline.base.errors import ConfigError
 from pipeline.data.batches import Items
 from pipeline.records.rows import Rows
-from pipeline.training.recipe import (
-    Scaling,
-    build_parts,
-    hard_labels,
-    measure_scaling,
-    new_model,
-    refuse_misfits,
-    soft_targets,
-    try_parts,
-    warnings_of,
-)
+from pipeline.training.misfits import refuse_misfits, try_parts, warnings_of
+from pipeline.training.recipe import build_parts, new_model
+from pipeline.training.scaling import Scaling, hard_labels, measure_scaling, soft_targets
 
 REGRESSION = {"kind": "regression", "metric": "rmse"}
 

@@ -18,7 +18,7 @@ from pipeline.base.errors import MismatchError, StopRequestedError
 from pipeline.base.interrupt import StopFlag
 from pipeline.models.weights import read_weights
 from pipeline.records.predictions import load_predictions
-from pipeline.training import train
+from pipeline.training import scoring, train
 from pipeline.training.state import final_weights
 from pipeline.training.train import train_unit
 
@@ -115,7 +115,7 @@ def test_a_stop_while_the_fold_is_scored_loses_no_step(tmp_path, monkeypatch):
         stop()
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "predict_logits", stopped)
+        patch.setattr(scoring, "predict_logits", stopped)
         with pytest.raises(StopRequestedError):
             list(train_unit(unit, parts, experiment, CPU, tmp_path, stop))
     assert [path.name for path in tmp_path.glob("*.safetensors")] == ["checkpoint-00000-0000003.safetensors"]
@@ -201,14 +201,14 @@ def at_call(function, number, then):
 
 def in_step(number):
     "Inside a step: gradients are there, new weights are not."
-    from pipeline.training import train
+    from pipeline.training import scoring, train
     train.nn.utils.clip_grad_norm_ = die
     import torch
     torch.optim.SGD.step = at_call(torch.optim.SGD.step, number, die)
 
 def between_epochs(number):
     "After the checkpoint that ends an epoch, before its history."
-    from pipeline.training import train
+    from pipeline.training import scoring, train
     train.write_history = at_call(train.write_history, number, die)
 
 def in_write(number):

@@ -11,7 +11,6 @@ from toys import make_toy, train_toy
 
 from pipeline.base.errors import PodiumError
 from pipeline.base.interrupt import StopFlag
-from pipeline.data.batches import even_slices
 from pipeline.records.machine import Machine
 from pipeline.records.predictions import load_predictions
 from pipeline.records.runs import Unit, Workspace
@@ -21,7 +20,7 @@ from pipeline.training.ema import swapped
 from pipeline.training.history import read_history
 from pipeline.training.predict import predict_logits
 from pipeline.training.state import final_weights
-from pipeline.training.train import StepAt, epoch_order, train_step, train_unit
+from pipeline.training.train import StepAt, epoch_batches, make_batch, train_step, train_unit
 from pipeline.training.unit import dataset_of, load_unit, predict_unit
 
 
@@ -34,11 +33,10 @@ def one_thread():
 
 
 def one_step(unit, parts, experiment, step=0, epoch=0, machine=CPU):
-    order = epoch_order(unit, experiment.train.sampling, epoch)
-    batches = even_slices(len(order.sample), experiment.train.batch_size)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    order, batches = epoch_batches(unit, experiment, epoch)
     at = StepAt(epoch, step, len(batches), batches[step])
-    return train_step(unit, parts, experiment, machine, scaler, order, at)
+    batch = make_batch(unit, parts, experiment, order, at, unit.items.fetch(unit.train.item[order.sample[at.part]]))
+    return batch.rows, *train_step(parts, experiment, machine, batch, at)
 
 
 def params_of(parts):
@@ -63,7 +61,7 @@ def test_two_steps_are_those_of_plain_torch_code_in_float32():
     unit, parts = make_unit(experiment)
     weight, bias = (param.detach().clone().requires_grad_() for param in parts.model.parameters())
     velocity = [torch.zeros_like(weight), torch.zeros_like(bias)]
-    order = epoch_order(unit, "shuffle", 0)
+    order, _ = epoch_batches(unit, experiment, 0)
 
     for step in range(2):
         rows = unit.train.row[order.sample[step * 10 : (step + 1) * 10]]
@@ -159,7 +157,7 @@ def test_the_step_depends_on_its_key_and_not_on_the_global_generator():
 def first_bad(experiment, n_steps=3):
     """Rows that make the given number of steps of the first epoch bad: one in each batch, from the second batch on."""
     unit, _ = make_unit(experiment)
-    order = unit.train.row[epoch_order(unit, "shuffle", 0).sample]
+    order = unit.train.row[epoch_batches(unit, experiment, 0)[0].sample]
     return [int(order[10 * step + 4]) for step in range(3 - n_steps, 3)]
 
 
@@ -240,7 +238,7 @@ def test_weights_that_a_finite_loss_broke_are_neither_saved_nor_scored(tmp_path,
     calls, scored = [], []
     unit = replace(unit, score=scored.append)
 
-    def loss(logits, targets):  # from the second epoch on: finite, but the gradient is 0 * inf
+    def loss(logits, targets, weights):  # from the second epoch on: finite, but the gradient is 0 * inf
         calls.append(1)
         value = parts.loss(logits, targets)
         return value if len(calls) <= 5 else value + (logits * 0).sum().sqrt()
@@ -324,7 +322,7 @@ def test_balanced_sampling_shows_every_class_equally_often():
     experiment = make_experiment({"train": {"sampling": "balanced"}})
     unit, _ = make_unit(experiment)
     scarce = replace(unit, labels=np.where(np.arange(40) < 15, 0, 1 + np.arange(40) % 2))
-    order = epoch_order(scarce, "balanced", 0)
+    order, _ = epoch_batches(scarce, experiment, 0)
     assert np.bincount(scarce.labels[scarce.train.row[order.sample]]).tolist() == [10, 10, 10]
 
 

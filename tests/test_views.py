@@ -18,8 +18,9 @@ from pipeline.records.runs import Unit, Workspace
 from pipeline.records.views import show_view
 from pipeline.training.history import read_history
 from pipeline.training.losses import activate
-from pipeline.training.predict import average_items, predict_logits, predict_views, prepare
-from pipeline.training.recipe import Scaling, refuse_misfits, try_parts
+from pipeline.training.misfits import refuse_misfits, try_parts
+from pipeline.training.predict import average_items, predict_logits, predict_views
+from pipeline.training.scaling import Scaling, prepare
 from pipeline.training.unit import dataset_of, load_unit, predict_unit
 from pipeline.training.views import apply_view, average_views, crop_window, invert_view, scaled_size
 

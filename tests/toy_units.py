@@ -18,8 +18,10 @@ from pipeline.records.machine import Machine
 from pipeline.records.rows import Rows
 from pipeline.records.task import Task
 from pipeline.training.checkpoint import flatten_optimizer
-from pipeline.training.recipe import Parts, build_parts, hard_labels, soft_targets
-from pipeline.training.train import UnitData, train_unit
+from pipeline.training.recipe import Parts, build_parts
+from pipeline.training.scaling import hard_labels, soft_targets
+from pipeline.training.scoring import UnitData
+from pipeline.training.train import train_unit
 
 N_ROWS, N_HELDOUT = 40, 10
 CPU = Machine()

@@ -1,7 +1,7 @@
 """Samples mixed with others of their batch, targets by the same share: mixup, CutMix, swapped windows of time.
 
-The draws are a small table made on the CPU from (seed, epoch, step), so they are the same on every device; the
-functions that mix draw nothing. The target is always soft, (B, K), also for one class per row.
+The draws are a small table made on the CPU from (seed, epoch, step, place in the batch), so they are the same on every
+device; the functions that mix draw nothing. The target is always soft, (B, K), also for one class per row.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.base.keyed import make_key, permutation
+from pipeline.base.keyed import betas, make_key, permutation, uniforms
 from pipeline.records.augmentation import MixSpec
 
 
@@ -33,20 +33,22 @@ class Mix:
 
 
 def draw_mix(spec: MixSpec, n: int, seed: int, epoch: int, step: int) -> Mix:
-    """Return the mixing of a batch of `n` samples as a function of (seed, epoch, step)."""
-    key = make_key("mix", seed, epoch, step)
-    generator = np.random.Generator(np.random.Philox(key=key))
-    n_draws = n if spec.per == "sample" else 1
-    is_patch = generator.random(n_draws) < _patch_prob(spec)
-    is_mixed = generator.random(n_draws) < spec.prob
-    centre = generator.random((n_draws, 2))
-    blended, cut = (_shares(generator, alpha, n_draws) for alpha in (spec.mixup_alpha, spec.cutmix_alpha))
+    """Return the mixing of a batch of `n` samples as a function of (seed, epoch, step).
+
+    Draws have names of their own, and sample number i has the same ones in a batch of any size. Only who is mixed with
+    whom depends on the size, as partners are a permutation of the batch.
+    """
+    ids = np.arange(n if spec.per == "sample" else 1, dtype=np.uint64)
+    keys = {name: make_key("mix", seed, epoch, step, name) for name in ("partner", "patch", "prob", "centre", "share")}
+    is_patch = uniforms(keys["patch"], ids, 1)[:, 0] < _patch_prob(spec)
+    is_mixed = uniforms(keys["prob"], ids, 1)[:, 0] < spec.prob
+    blended, cut = (_shares(keys["share"], ids, alpha) for alpha in (spec.mixup_alpha, spec.cutmix_alpha))
     share = np.where(is_mixed, np.where(is_patch, cut, blended), 1.0)
     return Mix(
-        partner=permutation(key, n),
+        partner=permutation(keys["partner"], n),
         share=np.broadcast_to(share, n).copy(),
         is_patch=np.broadcast_to(is_patch, n).copy(),
-        centre=np.broadcast_to(centre, (n, 2)).copy(),
+        centre=np.broadcast_to(uniforms(keys["centre"], ids, 2), (n, 2)).copy(),
     )
 
 
@@ -119,5 +121,6 @@ def _patch_prob(spec: MixSpec) -> float:
     return spec.switch_prob
 
 
-def _shares(generator: np.random.Generator, alpha: float | None, n: int) -> NDArray[np.float64]:
-    return np.ones(n) if alpha is None else generator.beta(alpha, alpha, n)
+def _shares(key: int, ids: NDArray[np.uint64], alpha: float | None) -> NDArray[np.float64]:
+    """Return the shares of one kind of mixing; a sample is mixed in one way only, so both kinds may read one draw."""
+    return np.ones(len(ids)) if alpha is None else betas(key, ids, alpha, alpha, 1)[:, 0]

@@ -33,6 +33,17 @@ def hash_ids(ids: Sequence[str]) -> UInt64s:
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
+def bits(key: int, ids: UInt64s, occurrence: UInt64s | None = None) -> UInt64s:
+    """Return 64 random bits for each id, shape (B,), uint64: seeds for what draws from a generator of its own.
+
+    Args:
+        key: what they are for, from `make_key`.
+        ids: (B,) hashed ids.
+        occurrence: (B,) see `uniforms`.
+    """
+    return _bits(key, ids, 1, occurrence)[:, 0]
+
+
 def uniforms(key: int, ids: UInt64s, n_draws: int, occurrence: UInt64s | None = None) -> NDArray[np.float64]:
     """Return uniform draws in [0, 1) for each id, shape (B, n_draws), float64 with 53 random bits.
 
@@ -42,13 +53,73 @@ def uniforms(key: int, ids: UInt64s, n_draws: int, occurrence: UInt64s | None = 
         n_draws: draws per id, >= 0; the first draws do not change when more are asked for.
         occurrence: (B,) which time within the epoch each id appears; without it the draws are others than with zeros.
     """
-    base = _mix(ids ^ np.uint64(key))
-    if occurrence is not None:
-        base = _mix(base + occurrence.astype(np.uint64) * _GOLDEN)
-    with np.errstate(over="ignore"):
-        steps = (np.arange(1, n_draws + 1, dtype=np.uint64) * _GOLDEN)[None, :]
-        bits = _mix(base[:, None] + steps)
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (_bits(key, ids, n_draws, occurrence) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def integers(key: int, ids: UInt64s, high: int, n_draws: int, occurrence: UInt64s | None = None) -> NDArray[np.int64]:
+    """Return integers of 0..high-1 for each id, shape (B, n_draws), int64, as `uniforms` times `high`, rounded down.
+
+    The same bits on every machine. The bias comes from dealing 2**53 uniforms to `high` integers: the probability of
+    each differs from 1 / high by less than 2**-52, which is 2e-10 of it where `high` is a million.
+
+    Args:
+        key: what the draws are for.
+        ids: (B,) hashed ids.
+        high: 1..2**53, the integer after the largest one.
+        n_draws: draws per id; see `uniforms`.
+        occurrence: (B,) see `uniforms`.
+
+    Raises:
+        ValueError: `high` is out of range.
+    """
+    if not 1 <= high <= 2**53:
+        raise ValueError(f"high: {high} is not within 1..2**53")
+    return np.floor(uniforms(key, ids, n_draws, occurrence) * high).astype(np.int64)
+
+
+def normals(key: int, ids: UInt64s, n_draws: int, occurrence: UInt64s | None = None) -> NDArray[np.float64]:
+    """Return standard normal draws for each id, shape (B, n_draws), float64, within -8.3..8.3.
+
+    The inverse of the distribution function at `uniforms`, so a larger uniform is a larger normal. Another version of
+    scipy or another processor may change the last bits.
+
+    Args:
+        key: what the draws are for.
+        ids: (B,) hashed ids.
+        n_draws: draws per id; see `uniforms`.
+        occurrence: (B,) see `uniforms`.
+    """
+    from scipy.special import ndtri
+
+    # Zero, whose normal is minus infinity, stands for all of [0, 2**-53): its middle is taken.
+    draws = np.maximum(uniforms(key, ids, n_draws, occurrence), 2.0**-54)
+    return np.asarray(ndtri(draws), dtype=np.float64)
+
+
+def betas(
+    key: int, ids: UInt64s, alpha: float, beta: float, n_draws: int, occurrence: UInt64s | None = None
+) -> NDArray[np.float64]:
+    """Return draws of the beta distribution for each id, shape (B, n_draws), float64 in [0, 1].
+
+    The inverse of the distribution function at `uniforms`, a microsecond each; see `normals` for its last bits. Small
+    parameters push draws against the ends, and then 0 and 1 themselves occur.
+
+    Args:
+        key: what the draws are for.
+        ids: (B,) hashed ids.
+        alpha: > 0.
+        beta: > 0; where it equals `alpha`, draws lie alike on both sides of one half.
+        n_draws: draws per id; see `uniforms`.
+        occurrence: (B,) see `uniforms`.
+
+    Raises:
+        ValueError: a parameter is not positive.
+    """
+    from scipy.special import betaincinv
+
+    if not (alpha > 0 and beta > 0):
+        raise ValueError(f"alpha: {alpha} and beta: {beta} must be positive")
+    return np.asarray(betaincinv(alpha, beta, uniforms(key, ids, n_draws, occurrence)), dtype=np.float64)
 
 
 def permutation(key: int, n: int) -> NDArray[np.int64]:
@@ -69,6 +140,16 @@ def seeded(key: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(key % 2**63)
         yield
+
+
+def _bits(key: int, ids: UInt64s, n_draws: int, occurrence: UInt64s | None) -> UInt64s:
+    """Return 64 random bits for each id and draw, shape (B, n_draws)."""
+    base = _mix(ids ^ np.uint64(key))
+    if occurrence is not None:
+        base = _mix(base + occurrence.astype(np.uint64) * _GOLDEN)
+    with np.errstate(over="ignore"):
+        steps = (np.arange(1, n_draws + 1, dtype=np.uint64) * _GOLDEN)[None, :]
+        return _mix(base[:, None] + steps)
 
 
 def _mix(bits: UInt64s) -> UInt64s:

@@ -94,6 +94,28 @@ def plot_samples(path: Path, images: NDArray[np.uint8], captions: Sequence[str])
     _save(figure, path)
 
 
+def plot_sheet(path: Path, columns: Sequence[str], rows: Sequence[Sequence[tuple[NDArray[Any], str]]]) -> None:
+    """Draw a grid of images or signals, each under its caption, with a heading over each column.
+
+    Args:
+        path: of the picture.
+        columns: headings, one for each column.
+        rows: tiles of an item and its caption; images (C, H, W) of 0..1, beyond which values are cut, drawn as in
+            `plot_samples`; signals (C, T) of about -1..1, of which up to six channels are drawn.
+    """
+    figure = _new_figure(1.15 * len(columns) + 0.3, 1.35 * len(rows) + 0.5)
+    axes = figure.subplots()
+    for top, tiles in enumerate(rows):
+        for left, (item, caption) in enumerate(tiles):
+            _draw_tile(axes, item, left, 1.2 * top)
+            axes.text(left + 0.47, 1.2 * top + 0.13, _plain(caption), ha="center", va="bottom", fontsize=6)
+    for left, heading in enumerate(columns):
+        axes.text(left + 0.47, -0.12, _plain(heading), ha="center", va="bottom", fontsize=8, fontweight="bold")
+    axes.set(xlim=(0, len(columns)), ylim=(1.2 * len(rows), -0.3))
+    axes.set_axis_off()
+    _save(figure, path)
+
+
 def _new_figure(width: float, height: float) -> Figure:
     """Return a figure of its own (inches), outside pyplot: that would need a display and keep every figure alive."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -107,6 +129,21 @@ def _new_figure(width: float, height: float) -> Figure:
 def _save(figure: Figure, path: Path) -> None:
     with atomic_path(path) as temp:
         figure.savefig(temp)
+
+
+def _draw_tile(axes: Axes, item: NDArray[Any], left: float, top: float) -> None:
+    """Draw an image or a signal into a cell of the sheet, below the place of its caption."""
+    if item.ndim == 3:
+        seen = np.clip(item.transpose(1, 2, 0) if len(item) in (3, 4) else item[0], 0, 1)
+        box = (left, left + 0.94, top + 1.1, top + 0.16)
+        axes.imshow(seen, extent=box, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+        return
+    picked = item[np.unique(np.linspace(0, len(item) - 1, 6).astype(int))]
+    times = np.linspace(left, left + 0.94, item.shape[1])
+    height = 0.94 / len(picked)
+    for number, channel in enumerate(picked):
+        middle = top + 0.16 + height * (number + 0.5)
+        axes.plot(times, middle - np.clip(channel, -1, 1) * height / 2, linewidth=0.5, color=_colour(number))
 
 
 def _draw_curve(axes: Axes, history: History, key: str, **style: Any) -> None:

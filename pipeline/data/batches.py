@@ -10,6 +10,7 @@ import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.augment.draw import Draw
-from pipeline.base.keyed import hash_ids, make_key, permutation, uniforms
+from pipeline.base.keyed import UInt64s, bits, hash_ids, make_key, permutation, uniforms
 from pipeline.records.rows import Strings
 
 RESIDENT_SHARE = 0.4
@@ -92,6 +93,26 @@ def even_slices(n: int, batch_size: int) -> list[slice]:
     return [slice(start, end) for start, end in pairwise(ends)]
 
 
+def slice_epoch(
+    order: EpochOrder, batch_size: int, ends: Literal["even", "drop", "pad"]
+) -> tuple[EpochOrder, list[slice]]:
+    """Return the order that an epoch really takes, and the places of each of its batches.
+
+    Args:
+        order: every sample that the epoch should see.
+        batch_size: samples of a batch, >= 1.
+        ends: what happens where batches do not divide the epoch. `even`: nearly equal batches, see `even_slices`;
+            `drop`: what is left over is not seen (an epoch below one batch is seen whole); `pad`: the last batch is
+            filled from the epoch's start, as a further occurrence of those samples, so with draws of their own.
+    """
+    n = len(order.sample)
+    if ends == "even" or (ends == "drop" and n < batch_size):
+        return order, even_slices(n, batch_size)
+    n_batches = n // batch_size if ends == "drop" else -(-n // batch_size)
+    sample = np.resize(order.sample, n_batches * batch_size)
+    return EpochOrder(sample, _occurrences(sample)), even_slices(len(sample), batch_size)
+
+
 def draws_of(samples: Samples, order: EpochOrder, part: slice, device: str, seed: int, epoch: int | None) -> Draw:
     """Return where the augmentations of one batch get their draws: functions of (name, seed, epoch, id, occurrence).
 
@@ -106,11 +127,18 @@ def draws_of(samples: Samples, order: EpochOrder, part: slice, device: str, seed
     return draw
 
 
+def seeds_of(samples: Samples, order: EpochOrder, part: slice, seed: int, epoch: int) -> UInt64s:
+    """Return a seed for each sample of a batch, (B,): what libraries with generators of their own draw from."""
+    key = make_key("albumentations", seed, epoch)
+    return bits(key, samples.key[order.sample[part]], order.occurrence[part])
+
+
 class Items:
     """The stored items as tensors on a device: resident there when they fit, else fetched batch by batch."""
 
     def __init__(self, array: np.memmap | NDArray, device: str) -> None:  # type: ignore[type-arg]
         self.device = device
+        self.source = array
         self.is_uint16 = array.dtype == np.uint16
         self._tensor = _mapped(array)
         if device != "cpu" and self._tensor.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
@@ -137,6 +165,29 @@ class Items:
         if self.is_uint16:  # torch knows few operations on uint16, so it travels as int16 and is put right here
             return (batch.to(torch.int32) & 0xFFFF).float()
         return batch
+
+
+class JoinedItems:
+    """Items of several stores under one count of positions: those of the first, then those of the next."""
+
+    def __init__(self, parts: Sequence[Items]) -> None:
+        self._parts = tuple(parts)
+        self._starts = np.cumsum([0, *(len(part) for part in parts)])
+
+    @property
+    def device(self) -> str:
+        """Return where `fetch` puts items."""
+        return self._parts[0].device
+
+    def fetch(self, positions: NDArray[np.int64]) -> Tensor:
+        """Return items (B, ...) in the order of their positions; see `Items.fetch`."""
+        if len(self._parts) == 1:
+            return self._parts[0].fetch(positions)
+        whose = np.searchsorted(self._starts, positions, side="right") - 1
+        used = np.unique(whose).tolist()
+        fetched = [self._parts[part].fetch(positions[whose == part] - self._starts[part]) for part in used]
+        back = np.argsort(np.concatenate([np.flatnonzero(whose == part) for part in used]))
+        return torch.cat(fetched)[torch.from_numpy(back).to(self.device)]
 
 
 def channel_stats(items: Items, positions: NDArray[np.int64], chunk: int = 2048) -> tuple[Tensor, Tensor]:

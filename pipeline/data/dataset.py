@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.errors import DataError
+from pipeline.base.errors import DataError, listed
 from pipeline.base.progress import DisplayKind, count_progress
-from pipeline.data.batches import Items
+from pipeline.data.batches import Items, JoinedItems
 from pipeline.data.sources import FileItems, StoredForm
 from pipeline.data.store import Store, UnreadableError, open_store
 from pipeline.data.tables import RowSet, load_test, load_train
 from pipeline.records.experiment import Input
-from pipeline.records.rows import Rows
+from pipeline.records.rows import Rows, joined_rows
 from pipeline.records.task import Source, Task
 
 Say = Callable[[str], None]
@@ -75,6 +75,33 @@ class Dataset:
         if source is None:
             self._test = (rows, items)
         return rows, items
+
+    def unlabelled(self, device: str) -> tuple[Rows, JoinedItems]:
+        """Return the rows without labels, those of the test set and of `unlabelled:`, and their items.
+
+        Raises:
+            DataError: there are none, two sets share an id, or a file is that of a labelled row too.
+        """
+        sources = [source for source in (self._task.test, self._task.unlabelled) if source is not None]
+        sets = [self.other(None if source is self._task.test else source, device) for source in sources]
+        if not sets:
+            raise DataError(f"{self._task.name}: has no rows without labels; the task needs test: or unlabelled:")
+        if self._task.unlabelled is not None:
+            self._refuse_labelled_files(self._task.unlabelled)
+        rows = joined_rows([rows for rows, _ in sets], [len(items) for _, items in sets])
+        return rows, JoinedItems([items for _, items in sets])
+
+    def _refuse_labelled_files(self, source: Source) -> None:
+        """Raise DataError where a set without labels holds files of labelled rows: held-out ones would be learnt."""
+        found = load_test(self._task, self._data, self.train.rows.names, source).source
+        if not isinstance(found, FileItems) or not isinstance(self.train.source, FileItems):
+            return
+        known = {path.resolve() for path in self.train.source.paths}
+        if shared := [str(path) for path in found.paths if path.resolve() in known]:
+            raise DataError(
+                f"unlabelled: {len(shared)} of its files belong to labelled rows too ({listed(shared, 5)}), so a fold"
+                " would learn from the rows that it is scored on; leave them out of its table"
+            )
 
     def other_array(self, source: Source | None, train_shape: tuple[int, ...]) -> tuple[Rows, NDArray[Any]]:
         """Return rows and items of the test set, or of another source, as they are stored.

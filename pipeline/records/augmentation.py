@@ -5,11 +5,12 @@ What is drawn is drawn per sample from (seed, epoch, id). A block that is switch
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from pipeline.records.record import Block, Record
+from pipeline.records.record import BLOCK, BY_FORM, WORD, Block, Record
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -213,9 +214,40 @@ class Phase(Record):
     """Angles drawn from -max..max; the spectrum of amplitudes stays."""
 
 
+def _plain(value: Any) -> Any:
+    """Refuse what a saved config would not give back as it was."""
+    if isinstance(value, dict):
+        faults = [key for key in value if not isinstance(key, str)]
+        if faults:
+            raise ValueError(f"the key {faults[0]!r} is no text")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no finite number")
+    elif not isinstance(value, tuple | str | int | float | None):
+        raise ValueError(f"{value!r} is neither text, number, list nor block")
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else ():
+        _plain(inner)
+    return value
+
+
+def _one_transform(value: Any) -> Any:
+    if isinstance(value, dict) and (len(value) != 1 or not isinstance(next(iter(value.values())), dict)):
+        raise ValueError("a transform is a name or one block, such as `RandomCrop: {height: 28, width: 28}`")
+    return _plain(value)
+
+
+def _nothing(value: Any) -> Any:
+    return () if value is False or value is None else value
+
+
+Transform = Annotated[Annotated[str, WORD] | Annotated[dict[str, Any], BLOCK], BY_FORM, AfterValidator(_one_transform)]
+"""A transform of albumentations: its name, or `{name: {argument: value}}`."""
+
+
 class Augment(Record):
     """Changes of training samples, drawn per (seed, epoch, id); made in the order in which they stand here."""
 
+    albumentations: Annotated[tuple[Transform, ...], BeforeValidator(_nothing)] = ()
+    """Images: transforms of albumentations by name, in their order, such as `[HorizontalFlip, {Blur: {p: 0.2}}]`."""
     affine: Block[Affine] = None
     """Images: one warp."""
     resized_crop: Block[ResizedCrop] = None

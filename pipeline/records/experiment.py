@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from pipeline.records.augmentation import Augment, MixSpec
-from pipeline.records.record import BLOCK, BY_FORM, WORD, Block, Distinct, Record
+from pipeline.records.record import BLOCK, BY_FORM, WORD, Block, Distinct, Names, Record
+from pipeline.records.unlabelled import ConsistencySpec, PseudoSpec
 from pipeline.records.views import Views
 
 Pixels = Annotated[int, Field(ge=1)]
@@ -60,6 +61,17 @@ class ChannelStats(Record):
     """One value, or one per channel."""
 
 
+class Gradual(Record):
+    """Training images that grow epoch by epoch, evenly, from a share of the stored size to the whole of it."""
+
+    start_frac: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of height and width in the first epoch."""
+    full_epoch: int = Field(ge=1)
+    """First epoch, from 0, with images of the full size."""
+    step_px: int = Field(default=4, ge=1)
+    """Sides are rounded to multiples of this, so that few sizes occur."""
+
+
 class Input(Record):
     """What the model gets to see of an item."""
 
@@ -73,6 +85,9 @@ class Input(Record):
         Annotated[Literal["measured", "pretrained", "none"], WORD] | Annotated[ChannelStats, BLOCK], BY_FORM
     ] = "measured"
     """Mean and deviation per channel: of the fold's own training part, of the pretrained model, or as given."""
+
+    gradual: Block[Gradual] = None
+    """Images: train on smaller ones first; prediction always sees the full size."""
 
     @model_validator(mode="after")
     def _reads_resize(self) -> Input:
@@ -183,6 +198,8 @@ class OptimizerSpec(Record):
     """Left out for norms and biases."""
     l1: NotNegative = 0.0
     """Coefficient of the L1 penalty on the weights (not norms and biases)."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Fine-tuning: each layer's rate is this share of the rate of the layer after it; the head has the full rate."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the optimiser, such as `momentum` or `betas`."""
 
@@ -241,6 +258,24 @@ class EmaSpec(Record):
     """Start with the smaller decay (1 + step) / (10 + step), so that the first weights are forgotten."""
 
 
+class EarlyStop(Record):
+    """Training ends when the held-out score no longer improves: a choice of epochs by the fold that is scored."""
+
+    patience: int = Field(default=5, ge=1)
+    """Epochs without a better score, after which training ends."""
+    min_gain: NotNegative = 0.0
+    """Smallest difference that counts as better, in units of the metric."""
+
+
+class Freeze(Record):
+    """Weights that stay as they are, for fine-tuning; norms among them keep their running statistics too."""
+
+    layers: Annotated[Names, Field(min_length=1)] = ("backbone",)
+    """`backbone`: all but the last layer; or the first parts of parameter names, such as [conv1, layer1]."""
+    n_epochs: Annotated[int, Field(ge=1)] | None = None
+    """How long, from the start; without it, the whole training."""
+
+
 class TrainSpec(Record):
     """The loop."""
 
@@ -254,10 +289,32 @@ class TrainSpec(Record):
     """Largest global norm of the gradient."""
     sampling: Literal["shuffle", "balanced"] = "shuffle"
     """`balanced`: every class equally often in an epoch; scarce rows repeat."""
+    last_batch: Literal["auto", "even", "drop", "pad"] = "auto"
+    """Where batches do not divide an epoch: `even`: all of nearly one size; `drop`: what is left over waits for another
+    epoch; `pad`: the last batch is filled with samples of the epoch's start. `auto`: pad when compiled, else even."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of the multiplications; `auto`: bf16 where the hardware multiplies it natively, else fp32."""
+    channels_last: bool = True
+    """Images: keep a pixel's channels side by side in memory, which convolutions like."""
+    compile: bool = False
+    """Compile the model's training pass with torch.compile, for batches of one shape; worth it on GPUs only."""
+    early_stop: Block[EarlyStop] = None
+    """End when the score stops improving."""
+    freeze: Block[Freeze] = None
+    """Weights that do not move."""
     weights: Literal["last", "best", "ema"] = "last"
     """Which weights predict. `best` is selected on the fold that it is scored on."""
+
+    @model_validator(mode="after")
+    def _compiles_one_shape(self) -> TrainSpec:
+        if self.compile and self.last_batch == "even":
+            raise ValueError("last_batch: even makes batches of two sizes, but compile: wants one; use pad or drop")
+        if self.compile and self.batch_size % self.accumulation:
+            raise ValueError(
+                f"compile: wants micro-batches of one size, but batch_size: {self.batch_size} is no multiple of"
+                f" accumulation: {self.accumulation}"
+            )
+        return self
 
 
 class PredictSpec(Record):
@@ -297,6 +354,10 @@ class Experiment(Record):
     """The learning rate over time; none of them looks at a score."""
     train: TrainSpec = TrainSpec()
     """The loop."""
+    pseudo: Block[PseudoSpec] = None
+    """Rows that earlier models labelled."""
+    consistency: Block[ConsistencySpec] = None
+    """Rows without labels, taught by the averaged model (FixMatch)."""
     sam: Block[SamSpec] = None
     """The gradient at the worst point nearby."""
     ema: Block[EmaSpec] = None

@@ -25,8 +25,12 @@ class Machine(Record):
     """Threads of each unit."""
     workers: int = Field(default=2, ge=1)
     """Threads that decode files while the store is built."""
+    loaders: int = Field(default=0, ge=0)
+    """Processes of each unit that run albumentations; 0: the unit does it itself. Changes no bit."""
     precision: Precision = "fp32"
     """Of the multiplications, resolved once per run."""
+    channels_last: bool = True
+    """Whether images and the model that takes them keep a pixel's channels side by side."""
     checkpoint_minutes: float = Field(default=5.0, ge=0)
     """Within an epoch, a checkpoint is written when this much time has passed; one always ends an epoch."""
 

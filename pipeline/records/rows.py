@@ -5,11 +5,15 @@ Their order carries no meaning.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.base.errors import DataError, listed
 
 Strings = NDArray[np.object_]
 
@@ -59,3 +63,25 @@ class Rows:
             host_folds=of(self.host_folds),
             submission_ids=of(self.submission_ids),
         )
+
+
+def joined_rows(sets: Sequence[Rows], n_items: Sequence[int]) -> Rows:
+    """Return the ids and items of several sets without labels, their items counted on from set to set.
+
+    Args:
+        sets: of one task, at least one.
+        n_items: how many items the store of each set holds.
+
+    Raises:
+        DataError: two sets share an id.
+    """
+    ids = np.concatenate([rows.ids for rows in sets])
+    if doubled := [row_id for row_id, times in Counter(ids.tolist()).items() if times > 1]:
+        raise DataError(f"{len(doubled)} ids stand in the test set and in unlabelled: both ({listed(doubled, 5)})")
+    starts = np.cumsum([0, *n_items])
+    items = [
+        tuple(int(start) + item for item in of_row)
+        for rows, start in zip(sets, starts, strict=False)
+        for of_row in rows.items
+    ]
+    return Rows(ids, tuple(items), sets[0].names)

@@ -247,6 +247,8 @@ def _require_same(run: Run, record: dict[str, Any], machine: Machine) -> None:
         raise MismatchError(f"{run.folder}: is a blend; choose another name with --name")
     # Through the records, so that a key that is younger than the run has its default.
     started = {"start_weights": {}} | run.record | {"task": run.task.plain(), "experiment": run.experiment.plain()}
+    # Where submissions are sent changes nothing about a run, and is often decided after the first ones.
+    started, record = ({**facts, "task": {**facts["task"], "host": None}} for facts in (started, record))
     lines = [
         line
         for part in ("task", "experiment", "folds", "is_refit", "start_weights")

@@ -134,6 +134,17 @@ class Rules(Record):
     """Whether models may learn from predictions on test rows."""
 
 
+class Host(Record):
+    """Where submissions are sent (`podium submit RUN --send`)."""
+
+    name: Literal["kaggle"] = "kaggle"
+    """Whose official client sends them."""
+    competition: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    """The last part of the competition's address, such as `digit-recognizer`."""
+    daily_limit: int | None = Field(default=None, ge=1)
+    """How many submissions the rules allow in a day (UTC); further ones are not sent."""
+
+
 class Task(Record):
     """One competition, as read from `task.yaml`."""
 
@@ -169,12 +180,16 @@ class Task(Record):
     """The labelled rows."""
     test: Block[Source] = None
     """The rows to predict."""
+    unlabelled: Block[Source] = None
+    """Further rows without labels, which pseudo-labels and consistency may use beside the test rows."""
     submission: SubmissionSpec = SubmissionSpec()
     """What the host wants to get."""
     exclude: Names = ()
     """Ids of training rows that are left out, such as those of unreadable files."""
     rules: Rules = Rules()
     """What the host allows."""
+    host: Block[Host] = None
+    """Where submissions are sent; changes nothing about a run."""
 
     @model_validator(mode="after")
     def _reads_every_key(self) -> Task:
@@ -222,8 +237,9 @@ def _readers(task: Task) -> Iterator[tuple[str, bool, str]]:
     for key, name in (("group", task.group), ("fold_column", task.fold_column), ("submission.row_id", spec.row_id)):
         if name is not None:
             yield key, task.train.table is not None, "with train.table, which is not given"
-    if task.test is not None and task.test.labels is not None:
-        yield "test.labels", False, "in train"
+    for key, source in (("test.labels", task.test), ("unlabelled.labels", task.unlabelled)):
+        if source is not None and source.labels is not None:
+            yield key, False, "in train"
     if spec.k != 5:
         yield "submission.k", form == "top_k", "by submission.format: top_k"
     if spec.separator != " ":

@@ -25,14 +25,22 @@ from pipeline.records.folds import Folds
 from pipeline.records.machine import Machine
 from pipeline.records.metrics import Metric
 from pipeline.records.predictions import Predictions, join_folds, load_predictions, mean_predictions, save_predictions
+from pipeline.records.pseudo_labels import load_labels, table_path
 from pipeline.records.rows import Rows
 from pipeline.records.runs import FoldName, Run, Unit, Workspace, start_run
 from pipeline.records.task import Source
 from pipeline.stages.folding import fold_table
-from pipeline.training.device import count_cores, has_native_bf16, resolve_device, resolve_precision, threads
+from pipeline.training.device import (
+    count_cores,
+    has_native_bf16,
+    require_compiler,
+    resolve_device,
+    resolve_precision,
+    threads,
+)
 from pipeline.training.executors import run_jobs
 from pipeline.training.history import read_history
-from pipeline.training.recipe import try_parts, warnings_of
+from pipeline.training.misfits import try_parts, warnings_of
 from pipeline.training.unit import UnitJob, dataset_of, load_unit, predict_unit, start_weights, train_unit_job
 
 Say = Callable[[str], None]
@@ -47,6 +55,7 @@ class Wishes:
     jobs: int | None = None
     threads: int | None = None
     workers: int | None = None
+    loaders: int | None = None
     checkpoint_minutes: float = 5.0
     verify: bool = False
     """Check the decoded items against their checksum before they are used."""
@@ -91,10 +100,12 @@ def train_run(
         wishes.show,
         wishes.verify,
     )
-    _refuse_before_training(config, data, which == "all", say)
+    if config.experiment.train.compile:
+        require_compiler(machine.device)
+    _refuse_before_training(workspace.root, config, data, which == "all", say)
     for note in warnings_of(config.experiment):
         say(f"warning: {note}")
-    starts = _start_hashes(config.experiment, ["all"] if which == "all" else range(folds.n_folds))
+    starts = _start_hashes(workspace, config.experiment, ["all"] if which == "all" else range(folds.n_folds))
     run = start_run(workspace, config, folds, machine, starts, is_refit=which == "all")
     say(f"run {run.folder}: {machine.device}, {machine.precision}, {machine.jobs} x {machine.threads} threads")
     todo = [unit for unit in run.units() if not run.is_done(unit) and (which in (None, "all") or unit.fold in which)]
@@ -212,9 +223,18 @@ def resolve_machine(workspace: Workspace, config: Config, wishes: Wishes) -> Mac
         jobs=jobs,
         threads=wishes.threads or default_threads,
         workers=wishes.workers or cores,
+        loaders=_loaders(config.experiment, wishes, device, cores // jobs),
         precision=resolve_precision(precision, device),
+        channels_last=config.experiment.train.channels_last,
         checkpoint_minutes=wishes.checkpoint_minutes,
     )
+
+
+def _loaders(experiment: Experiment, wishes: Wishes, device: str, cores: int) -> int:
+    """Return how many processes of each unit run albumentations: none on a CPU, as units use its cores themselves."""
+    if wishes.loaders is not None or not experiment.augment.albumentations:
+        return wishes.loaders or 0
+    return 0 if device == "cpu" else max(1, min(8, cores - 1))
 
 
 def _check_folds_exist(which: Sequence[int] | Literal["all"] | None, folds: Folds) -> None:
@@ -222,19 +242,30 @@ def _check_folds_exist(which: Sequence[int] | Literal["all"] | None, folds: Fold
         folds.split(int(fold))
 
 
-def _refuse_before_training(config: Config, data: Dataset, is_refit: bool, say: Say) -> None:
+def _refuse_before_training(root: Path, config: Config, data: Dataset, is_refit: bool, say: Say) -> None:
     """Raise for everything that can be known before the first step."""
     metric_of(config.task, data.train.rows)
     if is_refit and config.experiment.train.weights == "best":
         raise ConfigError("train.weights: best is selected on a held-out fold, and a refit has none; use last or ema")
+    if is_refit and config.experiment.train.early_stop is not None:
+        raise ConfigError(
+            "train.early_stop: looks at a held-out fold, and a refit has none; set train.epochs and early_stop: off"
+        )
     fold: FoldName = "all" if is_refit else 0
     with told_to(say, "pipeline.models"):  # how much of the start weights fitted
-        try_parts(config.task, config.experiment, data.train_items("cpu").shape, data.train.rows, fold)
+        items = data.train_items("cpu")
+        try_parts(config.task, config.experiment, items.shape, data.train.rows, fold, items.full_scale)
+    if config.experiment.pseudo is not None:
+        folds: Iterable[FoldName] = ["all"] if is_refit else range(config.experiment.folds.n_folds)
+        for each in folds:
+            load_labels(table_path(root / config.experiment.pseudo.labels, each))
     if config.task.test is not None:
         data.other(None, "cpu")
 
 
-def _start_hashes(experiment: Experiment, folds: Iterable[FoldName]) -> dict[str, str]:
-    """Return the SHA-256 of every file of start weights: a path alone does not say what a run started from."""
+def _start_hashes(workspace: Workspace, experiment: Experiment, folds: Iterable[FoldName]) -> dict[str, str]:
+    """Return the SHA-256 of all start weights and pseudo-labels: a path alone does not say what a run learnt from."""
     paths = {path for fold in folds if (path := start_weights(experiment, fold)) is not None}
+    if experiment.pseudo is not None:
+        paths |= {table_path(workspace.root / experiment.pseudo.labels, fold) for fold in folds}
     return {str(path): sha256_file(path) for path in sorted(paths) if path.is_file()}

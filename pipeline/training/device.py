@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -46,6 +48,17 @@ def has_native_bf16(device: str) -> bool:
         return torch.cuda.get_device_capability(device)[0] >= 8
     known = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in known)
+
+
+def require_compiler(device: str) -> None:
+    """Raise a ConfigError where torch.compile lacks what it makes machine code with: a C++ compiler, or Triton."""
+    if device.startswith("cuda"):
+        if importlib.util.find_spec("triton") is None:
+            raise ConfigError("train.compile: needs the package triton for CUDA; install it, or set compile: false")
+        return
+    compilers = [os.environ.get("CXX", "g++"), "g++", "clang++", "cl"]
+    if not any(shutil.which(name) for name in compilers):
+        raise ConfigError("train.compile: needs a C++ compiler such as g++; install one, or set compile: false")
 
 
 def count_cores() -> int:

@@ -25,7 +25,8 @@ from pipeline.records.experiment import (
 )
 from pipeline.records.task import Kind
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[..., Tensor]
+"""(logits, targets, sample weights or None) -> scalar."""
 Targets = NDArray[np.int64] | NDArray[np.float32]
 
 VALUE_LOSSES = ("mse", "l1", "huber")
@@ -42,7 +43,7 @@ def build_loss(
     """Return the loss of (logits, targets), both (B, K) or (B, 1), as a scalar mean over the batch.
 
     Targets are soft already: one-hot or mixed, multi-hot, or standardised values. Label smoothing happens inside, and
-    nowhere else.
+    nowhere else. A third argument (B,) weighs the samples: the loss is then the mean over B of weight times loss.
 
     Args:
         spec: the loss and its options; None takes the default of the kind.
@@ -59,17 +60,21 @@ def build_loss(
     if isinstance(spec, CrossEntropy):
         weights = _on(_class_weights(spec.class_weights, names, train_targets), device)
         eps = spec.label_smoothing
-        return _checked(lambda z, t: soft_cross_entropy(z, smooth_targets(t, eps), weights))
+        return _checked(lambda z, t, w: soft_cross_entropy(z, smooth_targets(t, eps), weights, w))
     if isinstance(spec, BinaryCrossEntropy):
         labels = names[-1:] if kind == "binary" else names
         positive = _on(_positive_weights(spec.positive_weights, labels, train_targets), device)
         eps = spec.label_smoothing
-        return _checked(lambda z, t: binary_cross_entropy(z, smooth_multihot(t, eps), positive))
+        return _checked(lambda z, t, w: binary_cross_entropy(z, smooth_multihot(t, eps), positive, w))
     if isinstance(spec, Huber):
         delta = spec.delta
-        return _checked(lambda z, t: huber(z, t, delta))
+        return _checked(lambda z, t, w: huber(z, t, delta, w))
     if spec is None:
-        plain: dict[str, Loss] = {"cross_entropy": soft_cross_entropy, "bce": binary_cross_entropy, "mse": mse}
+        plain: dict[str, Loss] = {
+            "cross_entropy": lambda z, t, w: soft_cross_entropy(z, t, None, w),
+            "bce": lambda z, t, w: binary_cross_entropy(z, t, None, w),
+            "mse": mse,
+        }
         return _checked(plain[default_loss(kind, ordinal)])
     return _checked(mse if isinstance(spec, SquaredError) else l1)
 
@@ -120,7 +125,9 @@ def smooth_multihot(targets: Tensor, eps: float) -> Tensor:
     return targets * (1 - eps) + eps / 2
 
 
-def soft_cross_entropy(logits: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> Tensor:
+def soft_cross_entropy(
+    logits: Tensor, targets: Tensor, class_weights: Tensor | None = None, sample_weights: Tensor | None = None
+) -> Tensor:
     """Return the mean over B of -sum_k w_k t_k log softmax(z)_k.
 
     With weights too the sum is divided by B, as torch does for probability targets (and not by the sum of the weights,
@@ -130,40 +137,52 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor, class_weights: Tensor | 
         logits: (B, K), any floating type.
         targets: (B, K), rows summing to one.
         class_weights: (K,) or None for ones.
+        sample_weights: (B,) or None for ones.
     """
     logits = _wide(logits)
-    return F.cross_entropy(logits, targets.to(logits.dtype), _as(class_weights, logits))
+    targets, weights = targets.to(logits.dtype), _as(class_weights, logits)
+    losses = F.cross_entropy(logits, targets, weights, reduction=_reduction(sample_weights))
+    return _weighted(losses, sample_weights)
 
 
-def binary_cross_entropy(logits: Tensor, targets: Tensor, positive_weights: Tensor | None = None) -> Tensor:
+def binary_cross_entropy(
+    logits: Tensor, targets: Tensor, positive_weights: Tensor | None = None, sample_weights: Tensor | None = None
+) -> Tensor:
     """Return the mean over B and K of -(w_k t log s + (1-t) log(1-s)) with s = sigmoid(z).
 
     Args:
         logits: (B, K), any floating type.
         targets: (B, K) in [0, 1].
         positive_weights: (K,) weight of the positive term, or None for ones.
+        sample_weights: (B,) or None for ones.
     """
     logits = _wide(logits)
     weights = _as(positive_weights, logits)
-    return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), pos_weight=weights)
+    losses = F.binary_cross_entropy_with_logits(
+        logits, targets.to(logits.dtype), pos_weight=weights, reduction=_reduction(sample_weights)
+    )
+    return _weighted(losses, sample_weights)
 
 
-def mse(values: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean squared error over B and T."""
+def mse(values: Tensor, targets: Tensor, sample_weights: Tensor | None = None) -> Tensor:
+    """Return the mean squared error over B and T, samples weighted by (B,) where given."""
     values = _wide(values)
-    return F.mse_loss(values, targets.to(values.dtype))
+    losses = F.mse_loss(values, targets.to(values.dtype), reduction=_reduction(sample_weights))
+    return _weighted(losses, sample_weights)
 
 
-def l1(values: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean absolute error over B and T."""
+def l1(values: Tensor, targets: Tensor, sample_weights: Tensor | None = None) -> Tensor:
+    """Return the mean absolute error over B and T, samples weighted by (B,) where given."""
     values = _wide(values)
-    return F.l1_loss(values, targets.to(values.dtype))
+    losses = F.l1_loss(values, targets.to(values.dtype), reduction=_reduction(sample_weights))
+    return _weighted(losses, sample_weights)
 
 
-def huber(values: Tensor, targets: Tensor, delta: float = 1.0) -> Tensor:
-    """Return the mean of e^2/2 where |e| <= delta and delta*(|e| - delta/2) beyond (Huber 1964)."""
+def huber(values: Tensor, targets: Tensor, delta: float = 1.0, sample_weights: Tensor | None = None) -> Tensor:
+    """Return the mean of e^2/2 where |e| <= delta and delta*(|e| - delta/2) beyond (Huber 1964), weighted like `l1`."""
     values = _wide(values)
-    return F.huber_loss(values, targets.to(values.dtype), delta=delta)
+    losses = F.huber_loss(values, targets.to(values.dtype), delta=delta, reduction=_reduction(sample_weights))
+    return _weighted(losses, sample_weights)
 
 
 def balanced_class_weights(targets: Targets, n_classes: int) -> NDArray[np.float64]:
@@ -197,12 +216,23 @@ def _check_fits(spec: LossSpec | None, kind: Kind, ordinal: str) -> None:
 def _checked(loss: Loss) -> Loss:
     """Return the loss behind a check of shapes: (B,) against (B, 1) would silently compare all pairs."""
 
-    def checked(logits: Tensor, targets: Tensor) -> Tensor:
+    def checked(logits: Tensor, targets: Tensor, sample_weights: Tensor | None = None) -> Tensor:
         if logits.shape != targets.shape:
             raise MismatchError(f"logits of shape {tuple(logits.shape)} meet targets of {tuple(targets.shape)}")
-        return loss(logits, targets)
+        return loss(logits, targets, sample_weights)
 
     return checked
+
+
+def _reduction(sample_weights: Tensor | None) -> str:
+    return "mean" if sample_weights is None else "none"
+
+
+def _weighted(losses: Tensor, sample_weights: Tensor | None) -> Tensor:
+    """Return the mean over B of weight times loss, of losses (B,) or (B, K); without weights they are reduced."""
+    if sample_weights is None:
+        return losses
+    return (losses.reshape(len(losses), -1).mean(1) * sample_weights.to(losses.dtype)).mean()
 
 
 def _class_weights(

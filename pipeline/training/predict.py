@@ -14,7 +14,7 @@ from pipeline.data.batches import Items, Samples, batches_of
 from pipeline.records.machine import Machine
 from pipeline.records.views import View
 from pipeline.training.device import autocast
-from pipeline.training.recipe import Scaling, prepare
+from pipeline.training.scaling import Scaling, prepare
 from pipeline.training.views import apply_view, average_views
 
 
@@ -99,7 +99,7 @@ def _batches_of_views(
             stored = items.fetch(positions[part])
             logits = []
             for view in views:
-                inputs = prepare(apply_view(stored, view), scaling)
+                inputs = prepare(apply_view(stored, view), scaling, machine.channels_last)
                 with autocast(machine.device, machine.precision):
                     logits.append(model(inputs).float())
             yield logits

@@ -39,7 +39,7 @@ class State:
         self.loss_sum = torch.zeros_like(self.loss_sum)
 
 
-def save_state(folder: Path, state: State, parts: Parts, scaler: torch.amp.GradScaler) -> None:
+def save_state(folder: Path, state: State, parts: Parts) -> None:
     """Write a checkpoint of the unit.
 
     Raises:
@@ -57,7 +57,7 @@ def save_state(folder: Path, state: State, parts: Parts, scaler: torch.amp.GradS
     tensors = {prefix + name: tensor for prefix, group in groups.items() for name, tensor in group.items()}
     values: dict[str, Any] = {
         "optimizer": optimizer_values,
-        "scaler": scaler.state_dict(),
+        "scaler": parts.scaler.state_dict(),
         "n_applied": state.n_applied,
         "bad_in_a_row": state.bad_in_a_row,
         "seconds": state.seconds,
@@ -67,7 +67,7 @@ def save_state(folder: Path, state: State, parts: Parts, scaler: torch.amp.GradS
     save_checkpoint(folder, state.epoch, state.step, tensors, values)
 
 
-def resume_state(folder: Path, parts: Parts, scaler: torch.amp.GradScaler, device: str) -> State:
+def resume_state(folder: Path, parts: Parts, device: str) -> State:
     """Return the state of the newest valid checkpoint, put into the parts; or a fresh state."""
     found = newest_checkpoint(folder)
     if found is None:
@@ -78,7 +78,7 @@ def resume_state(folder: Path, parts: Parts, scaler: torch.amp.GradScaler, devic
     if parts.ema is not None:
         parts.ema.load_state(_under("ema/", tensors))
     if values["scaler"]:
-        scaler.load_state_dict(values["scaler"])
+        parts.scaler.load_state_dict(values["scaler"])
     return State(
         epoch=values["epoch"],
         step=values["step"],

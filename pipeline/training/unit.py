@@ -27,6 +27,13 @@ from pipeline.records.lineage import lineage_of, require_clean_start
 from pipeline.records.machine import Machine
 from pipeline.records.metrics import UndefinedMetricError
 from pipeline.records.predictions import Predictions, save_predictions
+from pipeline.records.pseudo_labels import (
+    load_labels,
+    positions_of,
+    require_clean_labels,
+    require_labels_fit,
+    table_path,
+)
 from pipeline.records.rows import Rows
 from pipeline.records.runs import FoldName, Run, Unit, Workspace, now, versions
 from pipeline.training.checkpoint import remove_checkpoints
@@ -34,9 +41,12 @@ from pipeline.training.device import threads
 from pipeline.training.history import read_history
 from pipeline.training.losses import activate
 from pipeline.training.predict import average_items, predict_views
-from pipeline.training.recipe import Parts, Scaling, build_parts, hard_labels, new_model, soft_targets
+from pipeline.training.recipe import Parts, build_parts, laid_out, new_model
+from pipeline.training.scaling import Scaling, hard_labels, soft_targets
+from pipeline.training.scoring import UnitData
 from pipeline.training.state import final_weights
-from pipeline.training.train import UnitData, train_unit
+from pipeline.training.train import train_unit
+from pipeline.training.unlabelled import Unlabelled
 
 Report = Callable[[Any], None]
 
@@ -68,9 +78,34 @@ def train_unit_job(job: UnitJob, report: Report, stop: StopFlag) -> None:
         train, heldout = folds.split(job.unit.fold)
         parts = build_parts(run.task, run.experiment, job.machine, rows, items, train, job.unit.seed, job.unit.fold)
         unit = _unit_data(run, job.unit, rows, items, parts, train, heldout)
+        unit = replace(unit, unlabelled=load_unlabelled(job.root, run, job.unit, data, parts.scaling))
         for event in train_unit(unit, parts, run.experiment, job.machine, folder, stop):
             report(event)
         _finish_unit(run, job, data, items, parts, heldout, folder, stop)
+
+
+def load_unlabelled(root: Path, run: Run, unit: Unit, data: Dataset, scaling: Scaling) -> Unlabelled | None:
+    """Return the rows without labels that a unit learns from, with their pseudo-labels where it is given any.
+
+    Raises:
+        LeakError: the makers of the labels have seen the rows that this unit is scored on.
+        DataError, MismatchError: the table is missing, of another task, or names rows that are not there.
+    """
+    spec = run.experiment.pseudo
+    if spec is None and run.experiment.consistency is None:
+        return None
+    rows, items = data.unlabelled(run.machine.device)
+    if spec is None:
+        return Unlabelled(items, samples_of(rows.ids, rows.items, np.arange(len(rows))), None)
+    path = table_path(root / spec.labels, unit.fold)
+    labels = load_labels(path)
+    names = prediction_names(run.task, data.train.rows.names)
+    require_labels_fit(labels, path, run.task.name, names, "values" if is_value(run.task) else "probs")
+    require_clean_labels(labels, path, unit.fold, run.record["folds"]["hash"])
+    trusted = rows.at(positions_of(labels.targets.ids, rows.ids, path))
+    samples = samples_of(trusted.ids, trusted.items, np.arange(len(trusted)))
+    targets = torch.from_numpy(labels.targets.values.copy()).to(scaling.mean.device)
+    return Unlabelled(items, samples, (targets - scaling.target_mean) / scaling.target_std)
 
 
 def start_weights(experiment: Experiment, fold: FoldName) -> Path | None:
@@ -224,9 +259,7 @@ def load_unit(run: Run, unit: Unit, rows: Rows, items: Items) -> tuple[torch.nn.
     tensors, _ = read_weights(path)
     model = new_model(run.task, run.experiment.model.without_start(), items.shape, rows, seed=0)
     model.load_state_dict(_under(MODEL, tensors))
-    model = model.to(run.machine.device)
-    if len(items.shape) == 3:
-        model = model.to(memory_format=torch.channels_last)
+    model = laid_out(model.to(run.machine.device), items.shape, run.machine)
     scaling = {name: tensor.to(items.device) for name, tensor in _under(SCALING, tensors).items()}
     return model, Scaling(**scaling), sha256_file(path)
 

@@ -12,9 +12,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pipeline.augment.images import shift_images
+from pipeline.augment.resize import resize_images
 from pipeline.augment.signals import shift_signals
 from pipeline.base.errors import ConfigError
 from pipeline.records.experiment import PredictSpec
@@ -41,9 +41,9 @@ def apply_view(batch: Tensor, view: View) -> Tensor:
         return shift_signals(batch, _for_all(batch, view.time_shift))
     if isinstance(view, CropView):
         rows, columns = crop_window(view.crop, batch.shape[-2], batch.shape[-1])
-        return _resized(batch[..., rows, columns], (batch.shape[-2], batch.shape[-1]))
+        return resize_images(batch[..., rows, columns], (batch.shape[-2], batch.shape[-1]))
     if isinstance(view, ScaleView):
-        return _resized(batch, scaled_size(view.scale, batch.shape[-2], batch.shape[-1]))
+        return resize_images(batch, scaled_size(view.scale, batch.shape[-2], batch.shape[-1]))
     return _mirrored_or_turned(batch, view, 1)
 
 
@@ -66,10 +66,10 @@ def invert_view(maps: Tensor, view: View, size: tuple[int, ...]) -> Tensor:
     if isinstance(view, CropView):
         rows, columns = crop_window(view.crop, *size)
         whole = maps.new_zeros(*maps.shape[:2], *size)
-        whole[..., rows, columns] = _resized(maps, (rows.stop - rows.start, columns.stop - columns.start))
+        whole[..., rows, columns] = resize_images(maps, (rows.stop - rows.start, columns.stop - columns.start))
         return whole
     if isinstance(view, ScaleView):
-        return _resized(maps, (size[0], size[1]))
+        return resize_images(maps, (size[0], size[1]))
     return _mirrored_or_turned(maps, view, -1)
 
 
@@ -176,12 +176,6 @@ def _shifted(images: Tensor, dy: int, dx: int, fill: str) -> Tensor:
 def _for_all(batch: Tensor, move: int) -> Tensor:
     """Return the move as a tensor (B,), the same for every item."""
     return torch.full((len(batch),), move, dtype=torch.int64, device=batch.device)
-
-
-def _resized(batch: Tensor, size: tuple[int, int]) -> Tensor:
-    values = batch if batch.is_floating_point() else batch.float()
-    shrinks = size[0] < batch.shape[-2] or size[1] < batch.shape[-1]
-    return F.interpolate(values, size=size, mode="bilinear", align_corners=False, antialias=shrinks)
 
 
 def _misfit(view: View, size: tuple[int, ...]) -> str | None:

@@ -1,0 +1,107 @@
+"""What turns stored items and targets into what a model sees and learns: measured on the training part of a fold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.base.errors import ConfigError
+from pipeline.data.batches import Items, channel_stats
+from pipeline.models.timm_nets import pretrained_stats
+from pipeline.records.experiment import ChannelStats, Experiment
+from pipeline.records.rows import Rows
+from pipeline.records.task import Task
+from pipeline.training.losses import n_outputs
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What turns stored items into what the model sees: (x - mean) / std per channel, and targets likewise."""
+
+    mean: Tensor
+    """(C,) in stored units."""
+    std: Tensor
+    """(C,) in stored units."""
+    target_mean: Tensor
+    """(T,) of the regression targets; zeros otherwise."""
+    target_std: Tensor
+    """(T,) of the regression targets; ones otherwise."""
+
+
+def prepare(batch: Tensor, scaling: Scaling, is_channels_last: bool = True) -> Tensor:
+    """Return stored items (B, C, ...) as the model sees them: float32, normalised, images in the asked layout."""
+    shape = (1, -1) + (1,) * (batch.ndim - 2)
+    inputs = (batch.float() - scaling.mean.view(shape)) / scaling.std.view(shape)
+    if inputs.ndim == 4 and is_channels_last:
+        return inputs.contiguous(memory_format=torch.channels_last)
+    return inputs.contiguous()
+
+
+def measure_scaling(task: Task, experiment: Experiment, rows: Rows, items: Items, train: NDArray[np.int64]) -> Scaling:
+    """Return the scaling of items and targets, measured on the rows at `train` where it is measured."""
+    mean, std = _item_scaling(experiment, rows, items, train)
+    n_targets = n_outputs(task.kind, rows.names, task.ordinal)
+    target_mean, target_std = torch.zeros(n_targets), torch.ones(n_targets)
+    if task.kind == "regression" or (task.kind == "ordinal" and task.ordinal == "regression"):
+        values = torch.from_numpy(np.array(targets_at(rows, train), dtype=np.float64)).reshape(len(train), n_targets)
+        target_mean = values.mean(0)
+        target_std = torch.where(values.std(0, correction=0) > 0, values.std(0, correction=0), 1.0)
+    device = items.device
+    return Scaling(
+        mean.float().to(device), std.float().to(device), target_mean.float().to(device), target_std.float().to(device)
+    )
+
+
+def soft_targets(task: Task, rows: Rows, scaling: Scaling) -> Tensor:
+    """Return what the loss sees for every row, (N, K) float32: one-hot, soft, multi-hot, or standardised values."""
+    if rows.targets is None:
+        raise ValueError("unlabelled rows have no targets")
+    targets = torch.from_numpy(np.array(rows.targets)).to(scaling.mean.device)
+    if targets.ndim == 2 and task.kind in ("multiclass", "multilabel"):
+        return targets.float()
+    if task.kind == "binary":
+        return targets.float()[:, None]
+    if task.kind == "regression" or task.ordinal == "regression":
+        return (targets.float().reshape(len(rows), -1) - scaling.target_mean) / scaling.target_std
+    return nn.functional.one_hot(targets, len(rows.names)).float()
+
+
+def hard_labels(rows: Rows) -> NDArray[np.int64]:
+    """Return one class index per row, (N,); the heaviest class of soft targets."""
+    targets = np.asarray(rows.targets)
+    return targets.argmax(axis=1) if targets.ndim == 2 else targets.astype(np.int64)
+
+
+def targets_at(rows: Rows, positions: NDArray[np.int64]) -> NDArray[Any]:
+    """Return the targets of the rows at `positions`, as `Rows` holds them."""
+    return np.asarray(rows.targets)[positions]
+
+
+def _item_scaling(experiment: Experiment, rows: Rows, items: Items, train: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    n_channels = items.shape[0]
+    how = experiment.input.normalize
+    if isinstance(how, ChannelStats):
+        return _per_channel(how.mean, n_channels, "mean"), _per_channel(how.std, n_channels, "std")
+    if how == "none":
+        return torch.zeros(n_channels), torch.ones(n_channels)
+    if how == "pretrained":
+        mean, std = pretrained_stats(experiment.model.name)
+        scale = 65535.0 if items.is_uint16 else 255.0
+        return _per_channel(mean, n_channels, "mean") * scale, _per_channel(std, n_channels, "std") * scale
+    # Each item once, in the order of the rows: the last bits of the sums then do not depend on the store's order.
+    positions = list(dict.fromkeys(item for row in train for item in rows.items[row]))
+    return channel_stats(items, np.array(positions, dtype=np.int64))
+
+
+def _per_channel(values: tuple[float, ...], n_channels: int, what: str) -> Tensor:
+    """Return one value per channel; a single value, or the mean of an RGB model's three, serves other counts."""
+    if len(values) == n_channels:
+        return torch.tensor(values)
+    if len(values) == 1 or n_channels == 1:
+        return torch.full((n_channels,), sum(values) / len(values))
+    raise ConfigError(f"input.normalize.{what}: has {len(values)} values, but items have {n_channels} channels")
