@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from contest import Contest, cut_contest
-from paired import RULE, compare, markdown, plot_lines, write_csv
+from paired import publish_lines
 from trials import Result, Trial, run_trials
 
 from pipeline.base.errors import PodiumError
-from pipeline.base.files import write_text
 from pipeline.base.interrupt import INTERRUPTED
 from pipeline.records.task import MetricSpec, Source, Task
 
@@ -143,23 +142,8 @@ def tiny(study: Study) -> Study:
 
 def publish(results: Sequence[Result], studies: Sequence[Study], table: Path, picture: Path) -> str:
     """Write the tables as Markdown and, beside it, as CSV, and the picture; return the Markdown."""
-    lines = compare(results, BASELINE)
-    n_seeds = len(lines[0].accuracies)
     sizes = ", ".join(f"{study.name} {study.n_train:,}" for study in studies)
-    title = f"Trained on {sizes}; scored on {results[0].n_rows:,} other rows; {n_seeds} seed{'s' * (n_seeds > 1)}"
-    text = f"{title}.\n\n{markdown(lines)}\n{RULE}\n\n{_origin(results)}\n"
-    write_text(table, text)
-    write_csv(table.with_suffix(".csv"), lines)
-    plot_lines(picture, lines, title)
-    return text
-
-
-def _origin(results: Sequence[Result]) -> str:
-    """Return on what the results were made; several commits or machines are all named."""
-    machines = sorted({f"{result.device}, {result.precision}" for result in results})
-    commits = sorted({(result.git_commit or "unknown")[:12] for result in results})
-    days = sorted({result.finished[:10] for result in results})
-    return f"Made on {' and '.join(machines)}; commit {', '.join(commits)}; {' to '.join(sorted({days[0], days[-1]}))}."
+    return publish_lines(results, BASELINE, f"Trained on {sizes}", table, picture)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -132,6 +132,26 @@ def write_csv(path: Path, lines: Sequence[Line]) -> None:
     write_text(path, text.getvalue())
 
 
+def publish_lines(results: Sequence[Result], baseline: str, trained_on: str, table: Path, picture: Path) -> str:
+    """Write the tables as Markdown and, beside it, as CSV, and the picture; return the Markdown.
+
+    Args:
+        results: of all trials.
+        baseline: the arm that the others are compared to.
+        trained_on: how the title begins, such as `Trained on mnist 2,000`.
+        table: path of the Markdown.
+        picture: path of the picture.
+    """
+    lines = compare(results, baseline)
+    n_seeds = len(lines[0].accuracies)
+    title = f"{trained_on}; scored on {results[0].n_rows:,} other rows; {n_seeds} seed{'s' * (n_seeds > 1)}"
+    text = f"{title}.\n\n{markdown(lines)}\n{RULE}\n\n{_origin(results)}\n"
+    write_text(table, text)
+    write_csv(table.with_suffix(".csv"), lines)
+    plot_lines(picture, lines, title)
+    return text
+
+
 def plot_lines(path: Path, lines: Sequence[Line], title: str) -> None:
     """Draw a panel for each contest: a dot per seed, the mean with its standard deviation, the baseline's mean dotted.
 
@@ -205,6 +225,14 @@ def _cells(line: Line) -> list[str]:
         f"{line.seconds:.0f}",
         "" if line.verdict == "baseline" else line.verdict,
     ]
+
+
+def _origin(results: Sequence[Result]) -> str:
+    """Return on what the results were made; several commits or machines are all named."""
+    machines = sorted({f"{result.device}, {result.precision}" for result in results})
+    commits = sorted({(result.git_commit or "unknown")[:12] for result in results})
+    days = sorted({result.finished[:10] for result in results})
+    return f"Made on {' and '.join(machines)}; commit {', '.join(commits)}; {' to '.join(sorted({days[0], days[-1]}))}."
 
 
 def _quantile(freedom: float) -> float:

@@ -111,7 +111,7 @@ def run_trials(
         for contest in dict.fromkeys(trial.contest for trial in todo):
             api.folds(contest.config, root=contest.root)  # once, before two processes do it at the same time
         tell(f"{len(trials) - len(todo)} of {len(trials)} trainings have a result; {len(todo)} to go")
-        run_jobs(job or run_trial, todo, n_parallel, _Tally(len(todo), tell))
+        run_jobs(job or run_trial, todo, n_parallel, tally(len(todo), tell))
     return [result for trial in trials if (result := read_result(trial)) is not None]
 
 
@@ -177,6 +177,11 @@ def wrong_rows(predictions: Predictions, answers: Path) -> tuple[list[str], int]
     ids, labels = (table.iloc[:, column].to_numpy(dtype=object) for column in (0, 1))
     chosen = np.array(predictions.names, dtype=object)[predictions.aligned_to(ids).values.argmax(axis=1)]
     return sorted(ids[chosen != labels].tolist()), len(ids)
+
+
+def tally(n_trials: int, tell: Callable[[str], None] = say) -> Report:
+    """Return what takes the results of `n_trials` trials as they come and tells a line for each."""
+    return _Tally(n_trials, tell)
 
 
 @contextmanager

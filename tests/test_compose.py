@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import copy
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from toy_units import CPU, N_HELDOUT, bits_of, every_step, make_experiment, make_unit, same_bits, train_all
+from toy_units import (
+    CPU,
+    N_HELDOUT,
+    bits_of,
+    every_step,
+    make_experiment,
+    make_extra,
+    make_unit,
+    same_bits,
+    train_all,
+)
 from toys import make_toy, train_toy
 
 from pipeline.base.interrupt import StopFlag
@@ -38,6 +49,9 @@ CHOICES: dict[str, dict[str, Any]] = {
     "smoothing": {"off": {}, "on": {"loss": {"name": "cross_entropy", "label_smoothing": 0.1}}},
     "batch": {"even": {"train": {"batch_size": 10}}, "odd last": {"train": {"batch_size": 7}}},
     "clip": {"off": {}, "on": {"train": {"clip_norm": 0.5}}},
+    "ends": {"even": {}, "pad": {"train": {"last_batch": "pad"}}},
+    "freeze": {"off": {}, "an epoch": {"train": {"freeze": {"n_epochs": 1}}, "optimizer": {"layer_decay": 0.7}}},
+    "unlabelled": {"none": {}, "pseudo": {"pseudo": {"labels": "here", "ratio": 0.5, "ramp_epochs": 1.0}}},
     "weights": {"last": {}, "best": {"train": {"weights": "best"}}},
 }
 
@@ -73,7 +87,13 @@ def test_options_compose(case: dict[str, str], tmp_path: Path) -> None:
     machine = Machine(precision=case["precision"])  # type: ignore[arg-type]
 
     # Finite, and the weights that are scored are those that are saved.
-    unit, parts = make_unit(experiment)
+    extra = make_extra() if experiment.pseudo else None
+
+    def fresh() -> tuple[Any, Any]:
+        unit, parts = make_unit(experiment)
+        return replace(unit, unlabelled=extra), parts
+
+    unit, parts = fresh()
     train_all(unit, parts, experiment, tmp_path / "whole", machine)
     unbroken = bits_of(parts)
     assert all(bool(tensor.isfinite().all()) for tensor in unbroken.values())
@@ -88,12 +108,12 @@ def test_options_compose(case: dict[str, str], tmp_path: Path) -> None:
 
     # Stopped in the middle of an epoch and resumed by a fresh process: the same bits.
     (tmp_path / "broken").mkdir()
-    unit, parts = make_unit(experiment)
+    unit, parts = fresh()
     stepping = every_step(precision=case["precision"])
     for number, event in enumerate(train_unit(unit, parts, experiment, stepping, tmp_path / "broken", StopFlag())):
         if number > 2 and 0 < event.step < event.n_steps:
             break
-    unit, parts = make_unit(experiment)
+    unit, parts = fresh()
     train_all(unit, parts, experiment, tmp_path / "broken", stepping)
     assert same_bits(bits_of(parts), unbroken)
 

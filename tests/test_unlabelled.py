@@ -9,12 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy_units import CPU, bits_of, every_step, make_experiment, make_task, make_unit, same_bits, train_all
+from toy_units import (
+    CPU,
+    N_EXTRA,
+    bits_of,
+    every_step,
+    make_experiment,
+    make_extra,
+    make_task,
+    make_unit,
+    same_bits,
+    train_all,
+)
 from toys import make_toy, train_toy
 
 from pipeline.base.errors import ConfigError, DataError, LeakError, MismatchError
 from pipeline.base.interrupt import StopFlag
-from pipeline.data.batches import Items, JoinedItems, samples_of
+from pipeline.data.batches import Items, JoinedItems
 from pipeline.records.predictions import Predictions, load_predictions
 from pipeline.records.pseudo_labels import PseudoLabels, load_labels, positions_of, save_labels, table_path
 from pipeline.records.runs import Run
@@ -22,24 +33,14 @@ from pipeline.records.unlabelled import PseudoSpec
 from pipeline.training.losses import soft_cross_entropy
 from pipeline.training.misfits import refuse_misfits
 from pipeline.training.train import StepAt, epoch_batches, make_batch, train_unit
-from pipeline.training.unlabelled import ExtraRows, Unlabelled, joined, rows_at, share_at
+from pipeline.training.unlabelled import ExtraRows, joined, rows_at, share_at
 
-N_EXTRA = 12
 PSEUDO: dict[str, Any] = {"pseudo": {"labels": "labels", "ratio": 0.5, "weight": 2.0}}
 FIXMATCH: dict[str, Any] = {
     "consistency": {"strong": {"erasing": {"prob": 1.0}}, "threshold": 0.35, "ratio": 0.5},
     "ema": {"decay": 0.8},
     "augment": {"shift": {"max_px": 1}},
 }
-
-
-def make_extra(with_targets: bool, value: float = 100.0) -> Unlabelled:
-    rng = np.random.default_rng(1)
-    items = Items(rng.normal(value, 40, (N_EXTRA, 1, 8, 8)).astype(np.float32), "cpu")
-    ids = [f"u{number}" for number in range(N_EXTRA)]
-    samples = samples_of(ids, [(number,) for number in range(N_EXTRA)], np.arange(N_EXTRA))
-    targets = torch.eye(3)[torch.arange(N_EXTRA) % 3] if with_targets else None
-    return Unlabelled(JoinedItems([items]), samples, targets)
 
 
 def batch_of(experiment: Any, unit: Any, parts: Any, step: int = 0, epoch: int = 0) -> Any:

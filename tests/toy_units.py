@@ -11,7 +11,7 @@ import torch
 
 from pipeline.base.interrupt import StopFlag
 from pipeline.base.progress import Event
-from pipeline.data.batches import Items, samples_of
+from pipeline.data.batches import Items, JoinedItems, samples_of
 from pipeline.records.config import merge, validate
 from pipeline.records.experiment import Experiment
 from pipeline.records.machine import Machine
@@ -22,8 +22,9 @@ from pipeline.training.recipe import Parts, build_parts
 from pipeline.training.scaling import hard_labels, soft_targets
 from pipeline.training.scoring import UnitData
 from pipeline.training.train import train_unit
+from pipeline.training.unlabelled import Unlabelled
 
-N_ROWS, N_HELDOUT = 40, 10
+N_ROWS, N_HELDOUT, N_EXTRA = 40, 10, 12
 CPU = Machine()
 
 BUSY = {
@@ -86,6 +87,16 @@ def make_unit(experiment: Experiment, bad: Sequence[int] = (), seed: int = 0) ->
         metric="accuracy",
     )
     return unit, parts
+
+
+def make_extra(with_targets: bool = True) -> Unlabelled:
+    """Return twelve rows without labels, pseudo-labelled in turn or left to a teacher."""
+    rng = np.random.default_rng(1)
+    items = Items(rng.normal(100, 40, (N_EXTRA, 1, 8, 8)).astype(np.float32), "cpu")
+    ids = [f"u{number}" for number in range(N_EXTRA)]
+    samples = samples_of(ids, [(number,) for number in range(N_EXTRA)], np.arange(N_EXTRA))
+    targets = torch.eye(3)[torch.arange(N_EXTRA) % 3] if with_targets else None
+    return Unlabelled(JoinedItems([items]), samples, targets)
 
 
 def train_all(

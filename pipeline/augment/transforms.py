@@ -116,7 +116,7 @@ def _class(name: Any, where: str) -> Callable[..., Any]:
 
 @lru_cache(maxsize=1)
 def _library() -> Any:
-    pass  # else it asks the package index at every import
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks the package index at every import
     return importlib.import_module("albumentations")  # it has no types, so a plain import would be an error to mypy
 
 
