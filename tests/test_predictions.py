@@ -163,33 +163,6 @@ def test_the_mean_is_taken_in_double_precision():
     np.testing.assert_array_equal(mean_predictions([make(ids, row) for row in stacked]).values[:, 0], exact)
 
 
-def geometric_slowly(rows, shares):
-    cut = [[max(p, 1e-7) for p in row] for row in rows]
-    products = [np.prod([row[k] ** share for row, share in zip(cut, shares, strict=True)]) for k in range(len(rows[0]))]
-    return np.array(products) / sum(products)
-
-
-def test_the_geometric_mean_of_classes_agrees_with_products_and_sums_to_one():
-    a, b = [0.7, 0.3, 0.0], [0.1, 0.5, 0.4]
-    mean = mean_predictions([make(["x"], [a]), make(["x"], [b])], [1, 3], "geometric").values[0]
-    np.testing.assert_allclose(mean, geometric_slowly([a, b], [0.25, 0.75]), rtol=1e-5)
-    assert mean.sum() == pytest.approx(1, abs=1e-6)
-
-
-@pytest.mark.parametrize("n_columns", [1, 2])
-def test_the_geometric_mean_of_labels_takes_p_and_its_complement(n_columns):
-    a, b = [0.9, 0.5][:n_columns], [0.5, 0.2][:n_columns]
-    mean = mean_predictions([make(["x"], [a]), make(["x"], [b])], how="geometric").values[0]
-    slow = [geometric_slowly([[p, 1 - p], [q, 1 - q]], [0.5, 0.5])[0] for p, q in zip(a, b, strict=True)]
-    np.testing.assert_allclose(mean, slow, rtol=1e-5)
-
-
-def test_values_have_no_geometric_mean():
-    for part in (make(["x"], [0.5], form="values"), make(["x"], [3.0])):
-        with pytest.raises(MismatchError, match="needs probabilities"):
-            mean_predictions([part, part], how="geometric")
-
-
 def test_members_of_a_mean_that_differ_are_both_named():
     a = make(["x"], [1], run="first", task="t", form="probs", folds_hash="f", fold=[0])
     cases = {

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,6 @@ from pipeline.base.files import atomic_path
 
 Strings = NDArray[np.object_]
 Floats = NDArray[np.float64]
-How = Literal["arithmetic", "geometric"]
 
 SMALLEST_PROB = 1e-7
 """Where probabilities are cut before their logarithm is taken: one confident member must not decide alone."""
@@ -30,7 +29,6 @@ SMALLEST_PROB = 1e-7
 _ESCAPE = "class:"
 _RESERVED = ("id", "fold")
 _META_KEY = b"podium"
-_SUM_TOLERANCE = 1e-4
 _SAME = {"task": "task", "form": "form", "folds_hash": "folds hash"}
 
 
@@ -138,7 +136,6 @@ def join_folds(parts: Sequence[Predictions]) -> Predictions:
 def mean_predictions(
     parts: Sequence[Predictions],
     weights: Sequence[float] | None = None,
-    how: How = "arithmetic",
     labels: Sequence[str] | None = None,
 ) -> Predictions:
     """Return the weighted mean of several predictions for the same rows, in the row order of the first.
@@ -147,12 +144,10 @@ def mean_predictions(
         parts: members with the same ids (in any order), names, form, task, folds hash (the latter three where both
             state one) and fold of each row.
         weights: one per member, >= 0, scaled to sum to one; equal when left out.
-        how: `geometric` is the exponential of the mean logarithm, cut at 1e-7 and scaled to sum to one: over the
-            columns where the rows of every member sum to one, else over p and 1-p of each column.
         labels: names of the members for messages; by default their runs.
 
     Raises:
-        MismatchError: members do not belong together, or values that are no probabilities have no geometric mean.
+        MismatchError: members do not belong together.
     """
     labels = _labels(parts, labels)
     shares = _shares(weights, len(parts))
@@ -160,7 +155,7 @@ def mean_predictions(
         check_alike(parts[0], part, (labels[0], label))
     aligned = [_align(part, parts[0], (labels[0], label)) for label, part in zip(labels, parts, strict=True)]
     stacked = np.stack([part.values for part in aligned]).astype(np.float64)
-    mean = np.tensordot(shares, stacked, axes=1) if how == "arithmetic" else _geometric(stacked, shares, parts)
+    mean = np.tensordot(shares, stacked, axes=1)
     return replace(aligned[0], values=mean.astype(np.float32), meta=_shared_meta(parts))
 
 
@@ -274,21 +269,6 @@ def _align(part: Predictions, first: Predictions, labels: tuple[str, str]) -> Pr
             f"{labels[0]} and {labels[1]} do not belong together: other folds for ids {listed(torn, 5)}"
         )
     return aligned
-
-
-def _geometric(stacked: Floats, shares: Floats, parts: Sequence[Predictions]) -> Floats:
-    """Return the normalised geometric mean of (M, N, K) probabilities over M, shape (N, K), float64."""
-    if any(part.meta.get("form") == "values" for part in parts) or stacked.min() < 0 or stacked.max() > 1:
-        raise MismatchError("a geometric mean needs probabilities; these are values: use how='arithmetic'")
-    yes = _exp_mean_log(stacked, shares)
-    sums_to_one = stacked.shape[2] > 1 and np.abs(stacked.sum(axis=2) - 1).max() <= _SUM_TOLERANCE
-    total = yes.sum(axis=1, keepdims=True) if sums_to_one else yes + _exp_mean_log(1 - stacked, shares)
-    return np.asarray(yes / total)
-
-
-def _exp_mean_log(probs: Floats, shares: Floats) -> Floats:
-    logs = np.log(np.clip(probs, SMALLEST_PROB, 1.0))
-    return np.asarray(np.exp(np.tensordot(shares, logs, axes=1)))
 
 
 def _shares(weights: Sequence[float] | None, n_members: int) -> Floats:
