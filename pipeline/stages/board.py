@@ -1,77 +1,44 @@
 """Every run and every submission: its CV, its LB, and what it is made of (`podium board`). Derived, never stored.
 
-A run is what `runs/<task>/<run>/` says in `run.json` and `cv.json`, a submission what the JSON beside its file says.
-A file that cannot be read becomes a note in its line, so that one broken record does not hide the others.
+Beside the tables stands what the leaderboard says about CV (`read_outlook`). It judges CV and orders nothing.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pipeline.base.errors import DataError, listed, nearest
-from pipeline.base.files import read_json, sha256_file, write_json
+from pipeline.base.errors import DataError
+from pipeline.stages.board_lines import RunLine, SubmissionLine, list_runs, list_submissions
+from pipeline.stages.finals import Final, propose_finals
+from pipeline.stages.lb_fit import MIN_POINTS, LbFit, find_outliers, fit_lb
+from pipeline.stages.ledger import amend, find_record, with_scores
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-_SUFFIXES = (".csv", ".npy", ".json")
-
-
 @dataclass(frozen=True)
-class RunLine:
-    """One run on the board; None stands for what it does not have."""
+class Outlook:
+    """What CV and LB of one task say about each other."""
 
     task: str
-    run: str
-    metric: str | None = None
-    higher_is_better: bool | None = None
-    mean: float | None = None
-    """Mean of the scores of the folds."""
-    std: float | None = None
-    """Their spread."""
-    pooled: float | None = None
-    """Score of the pooled OOF."""
-    n_folds: int = 0
-    n_done: int = 0
-    weights: str | None = None
-    """Which weights predict; `best` flatters the CV."""
-    created: str | None = None
-    note: str = ""
+    fit: LbFit | None
+    """The line through the sent files that are no outliers; None with `missing`."""
+    missing: str
+    """Why there is no line, in words; else empty."""
+    outliers: tuple[tuple[str, str], ...]
+    """File and what is odd about it."""
+    finals: tuple[Final, ...]
+    """Up to two."""
+    notes: tuple[str, ...]
 
-
-@dataclass(frozen=True)
-class SubmissionLine:
-    """One submission on the board; None stands for what it does not have."""
-
-    task: str
-    file: str
-    runs: tuple[str, ...] = ()
-    """What it is made of."""
-    cv: float | None = None
-    public: float | None = None
-    """Score on the public leaderboard."""
-    private: float | None = None
-    created: str | None = None
-    sha256: str = ""
-    higher_is_better: bool | None = None
-    """Direction of the scores: as stated, else that of its runs."""
-    note: str = ""
-
-
-def list_runs(root: Path) -> list[RunLine]:
-    """Return a line for each folder `runs/<task>/<run>/` that holds a `run.json` or `cv.json`, by name."""
-    files = [*root.glob("runs/*/*/run.json"), *root.glob("runs/*/*/cv.json")]
-    return [_run_line(folder) for folder in sorted({file.parent for file in files})]
-
-
-def list_submissions(root: Path) -> list[SubmissionLine]:
-    """Return a line for each record `submissions/<task>/*.json`, by name; a file that is gone or changed is noted."""
-    directions = {(line.task, line.run): line.higher_is_better for line in list_runs(root)}
-    return [_submission_line(record, directions) for record in sorted(root.glob("submissions/*/*.json"))]
+    def lines(self) -> list[str]:
+        """Return all of it in sentences."""
+        return [*_fit_lines(self), *_outlier_lines(self), *_final_lines(self), *self.notes]
 
 
 def enter_lb(root: Path, file: str, score: float, private: bool = False) -> Path:
@@ -88,12 +55,8 @@ def enter_lb(root: Path, file: str, score: float, private: bool = False) -> Path
     """
     if not math.isfinite(score):
         raise DataError(f"{file}: a leaderboard score is a finite number (found: {score})")
-    path = _find_record(root, file)
-    record, trouble = _read(path)
-    if trouble:
-        raise DataError(f"{path}: {trouble}")
-    boards = _mapping(record.get("lb")) | {"private" if private else "public": float(score)}
-    write_json(path, {**record, "lb": boards})
+    path = find_record(root, file)
+    amend(root, path, lambda record: with_scores(record, **{"private" if private else "public": float(score)}))
     return path
 
 
@@ -110,7 +73,7 @@ def board_tables(root: Path, task: str | None = None) -> tuple[pd.DataFrame, pd.
     import pandas as pd
 
     runs = [line for line in list_runs(root) if task in (None, line.task)]
-    sent = [line for line in list_submissions(root) if task in (None, line.task)]
+    sent = _with_predictions([line for line in list_submissions(root) if task in (None, line.task)])
     runs.sort(key=lambda line: (line.task, line.n_done < line.n_folds, *_rank(_cv(line), line.higher_is_better)))
     sent.sort(key=lambda line: (line.task, *_rank(line.cv, line.higher_is_better)))
     tables = [
@@ -120,91 +83,93 @@ def board_tables(root: Path, task: str | None = None) -> tuple[pd.DataFrame, pd.
     return tables[0], tables[1]
 
 
-def _run_line(folder: Path) -> RunLine:
-    run, run_trouble = _read(folder / "run.json")
-    cv, cv_trouble = _read(folder / "cv.json")
-    n_folds = cv.get("n_folds", _mapping(run.get("folds")).get("n_folds"))
-    notes = [cv.get("note"), cv.get("partial"), run_trouble]
-    notes += [cv_trouble] if (folder / "cv.json").exists() else ["no CV yet"]
-    return RunLine(
-        task=folder.parent.name,
-        run=folder.name,
-        metric=cv.get("metric"),
-        higher_is_better=cv.get("higher_is_better"),
-        mean=_number(cv.get("mean")),
-        std=_number(cv.get("std")),
-        pooled=_number(cv.get("pooled")),
-        n_folds=int(n_folds or 0),
-        n_done=int(cv.get("n_done") or 0),
-        weights=cv.get("weights"),
-        created=run.get("created"),
-        note="; ".join(str(note) for note in notes if note),
-    )
+def read_outlook(root: Path, task: str | None = None) -> list[Outlook]:
+    """Return the outlook of each task that has submissions, or of one task."""
+    lines = [line for line in list_submissions(root) if task in (None, line.task)]
+    return [_outlook(root, name, mine) for name, mine in _by_task(lines).items()]
 
 
-def _submission_line(path: Path, directions: dict[tuple[str, str], bool | None]) -> SubmissionLine:
-    record, trouble = _read(path)
-    task, boards = path.parent.name, _mapping(record.get("lb"))
-    runs = tuple(str(name) for name in record.get("runs") or ())
-    known = [directions.get((task, Path(name).name)) for name in runs]
-    file = path.parent / str(record.get("file", path.stem))
-    return SubmissionLine(
-        task=task,
-        file=file.name,
-        runs=runs,
-        cv=_number(_mapping(record.get("cv")).get("mean", record.get("cv"))),
-        public=_number(boards.get("public")),
-        private=_number(boards.get("private")),
-        created=record.get("created"),
-        sha256=str(record.get("sha256", "")),
-        higher_is_better=record.get("higher_is_better", next((way for way in known if way is not None), None)),
-        note=trouble or _state_of(file, record.get("sha256")),
-    )
+def _outlook(root: Path, task: str, lines: Sequence[SubmissionLine]) -> Outlook:
+    fit, off, missing = _fit(lines)
+    finals, notes = propose_finals(root, lines)
+    odd = tuple((line.file, _oddness(line, fit)) for line in off) if fit else ()
+    return Outlook(task, fit, missing, odd, tuple(finals), tuple(notes))
 
 
-def _state_of(file: Path, digest: str | None) -> str:
-    if not file.is_file():
-        return "the file is gone"
-    return "" if digest is None or sha256_file(file) == digest else "the file has changed since it was written"
+def _fit(lines: Sequence[SubmissionLine]) -> tuple[LbFit | None, list[SubmissionLine], str]:
+    """Return the line through CV and public LB, what lies off it, and, where there is no line, why.
+
+    Points are the scored files of whole runs, the same bytes under two names once.
+    """
+    scored = [line for line in lines if line.cv is not None and line.public is not None and not line.is_partial]
+    points = list({line.sha256 or line.file: line for line in scored}.values())
+    cv, lb = [line.cv or 0.0 for line in points], [line.public or 0.0 for line in points]
+    if len(points) < MIN_POINTS:
+        have = f"{len(points)} of the {MIN_POINTS} points that it needs (files of whole runs with CV and public LB)"
+        return None, [], f"{have}, {MIN_POINTS - len(points)} missing"
+    if len(set(cv)) == 1:
+        return None, [], f"all {len(points)} files that have a public LB have the same CV, {cv[0]:g}"
+    off = find_outliers(cv, lb)
+    kept = [place for place in range(len(points)) if place not in off]
+    if len({cv[place] for place in kept}) == 1:
+        return None, [], "without the file that lies off, all have the same CV"
+    fit = fit_lb([cv[place] for place in kept], [lb[place] for place in kept])
+    return fit, [points[place] for place in off], ""
 
 
-def _find_record(root: Path, file: str) -> Path:
-    """Return the record of a submission given by path, name or `task/name`."""
-    records = sorted(root.glob("submissions/*/*.json"))
-    wanted = Path(file)
-    found = [path for path in records if wanted.name in (path.stem, *(path.stem + end for end in _SUFFIXES))]
-    if len(wanted.parts) > 1:
-        found = [path for path in found if path.parent.name == wanted.parent.name]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise DataError(f"{file}: several tasks have it; say which: {listed(_two_names(path) for path in found)}")
-    near = nearest(wanted.name, [path.stem for path in records] + [f"{path.stem}.csv" for path in records])
-    known = listed([_two_names(path) for path in records]) or "none yet"
-    raise DataError(f"{file}: no such submission under {root / 'submissions'}.{near} Known: {known}")
+def _with_predictions(lines: Sequence[SubmissionLine]) -> list[SubmissionLine]:
+    """Return the lines, those of whole runs without a public score with the one that their CV promises."""
+    made = []
+    for mine in _by_task(lines).values():
+        fit, _, _ = _fit(mine)
+        for line in mine:
+            if fit is not None and line.cv is not None and line.public is None and not line.is_partial:
+                value, low, high = fit.predict(line.cv)
+                line = replace(line, predicted=value, low=low, high=high)
+            made.append(line)
+    return made
 
 
-def _two_names(path: Path) -> str:
-    return f"{path.parent.name}/{path.stem}"
+def _oddness(line: SubmissionLine, fit: LbFit) -> str:
+    promised, low, high = fit.predict(line.cv or 0.0)
+    gap = (line.public or 0.0) - promised
+    side = "above" if gap > 0 else "below"
+    what = f"LB {line.public:g} is {abs(gap):.5f} {side} what its CV promises ({low:.5f} to {high:.5f})"
+    if line.higher_is_better is None:
+        return what
+    is_worse = (gap < 0) == line.higher_is_better
+    return f"{what}: {'a leak in its folds, or other test rows' if is_worse else 'folds that are too hard, or luck'}"
 
 
-def _read(path: Path) -> tuple[dict[str, Any], str]:
-    """Return the content of a JSON record and what is wrong with it; a missing one is empty and nothing is wrong."""
-    try:
-        content = read_json(path)
-    except FileNotFoundError:
-        return {}, ""
-    except (OSError, ValueError) as error:
-        return {}, f"{path.name} cannot be read: {error}"
-    return (content, "") if isinstance(content, dict) else ({}, f"{path.name} holds no record")
+def _fit_lines(outlook: Outlook) -> list[str]:
+    fit = outlook.fit
+    if fit is None:
+        return [f"no line from CV to LB yet: {outlook.missing}"]
+    low, high = fit.slope_ends()
+    lines = [
+        f"LB = {fit.intercept:.5f} + {fit.slope:.3f} x CV over {fit.n} files (slope {low:.3f} to {high:.3f} at 95%), "
+        f"points lie {fit.residual_std:.5f} off it (standard deviation)"
+    ]
+    return lines if low > 0 else [*lines, "LB may not follow CV: the interval of the slope holds 0 or less"]
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    return dict(value) if isinstance(value, dict) else {}
+def _outlier_lines(outlook: Outlook) -> list[str]:
+    return [f"off the line: {file}: {what}" for file, what in outlook.outliers]
 
 
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def _final_lines(outlook: Outlook) -> list[str]:
+    odd = {file for file, _ in outlook.outliers}
+    lines = []
+    for number, final in enumerate(outlook.finals, 1):
+        state = "sent" if final.sent else f"not sent: podium submit submissions/{outlook.task}/{final.file} --send"
+        warning = "; it lies off the line, so look at its folds first" if final.file in odd else ""
+        lines.append(f"final {number}: {final.file}, CV {final.cv:.5f}: {final.reason} ({state}){warning}")
+    return lines
+
+
+def _by_task(lines: Sequence[SubmissionLine]) -> dict[str, list[SubmissionLine]]:
+    tasks = sorted({line.task for line in lines})
+    return {task: [line for line in lines if line.task == task] for task in tasks}
 
 
 def _cv(line: RunLine) -> float | None:

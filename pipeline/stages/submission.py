@@ -106,7 +106,8 @@ def write_submission(
     """Write a checked submission and the JSON beside it; return the path of the submission.
 
     The file is written to a temporary name, read again and checked before it takes its own. The JSON holds
-    `provenance` and file, format, rows, sha256; writing the same bytes again keeps the scores it has.
+    `provenance` and file, format, rows, sha256; writing the same bytes again keeps the scores it has, and what was sent
+    under this name stays known whatever the bytes.
 
     Raises:
         DataError: another file of that name exists and `overwrite` is false, or the suffix does not fit.
@@ -115,7 +116,7 @@ def write_submission(
     wanted = ".npy" if layout.format == "array" else ".csv"
     if path.suffix != wanted:
         raise DataError(f"{path}: a submission of format {layout.format} is a {wanted} file")
-    old = _old_record(path)
+    _old_record(path)
     frame = encode(predictions, layout, task, names)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / path.name
@@ -129,7 +130,10 @@ def write_submission(
             with atomic_path(path) as temp:
                 shutil.copyfile(draft, temp)
     facts = {"file": path.name, "format": layout.format, "rows": len(layout.ids), "sha256": digest}
-    kept = {key: old[key] for key in ("created", "lb") if key in old} if is_same else {}
+    if layout.format != "array":
+        facts["id_column"] = layout.id_column
+    old = _old_record(path)  # again: meanwhile somebody may have sent it
+    kept = {key: old[key] for key in (("created", "lb", "sent") if is_same else ("sent",)) if key in old}
     write_json(path.with_suffix(".json"), {"created": now(), **provenance, **facts, **kept})
     return path
 
