@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from pipeline.blending.difference import Comparison
     from pipeline.records.folds import Folds
-    from pipeline.stages.check import Report
     from pipeline.stages.board import Outlook
+    from pipeline.stages.check import Report
     from pipeline.stages.pseudo import Wanted
     from pipeline.stages.send import Sent
 

@@ -82,7 +82,10 @@ def test_every_command_has_help_with_an_example(name, capsys):
         (["train", CONFIG, "--device", "gpu"], "--device gpu: expected auto, cpu, cuda or cuda:N"),
         (["predict", "nett"], "run 'nett': not found under runs. Did you mean 'net'? `podium board` lists the runs"),
         (["predict", "net", "--source", CONFIG], "--source: other rows need --out FILE.parquet"),
-        (["ensemble", "net", "net", "--how", "median"], "--how median: expected arithmetic or geometric"),
+        (["ensemble", "net", "net", "--method", "median"], "--method median: unknown. Did you mean 'mean'? Allowed: "),
+        (["ensemble", "net", "net", "--options", "n_bags"], '--options n_bags: expected a block of keys, such as "{'),
+        (["ensemble", "net", "net", "--options", "{n_bag: 2}"], "--method mean: n_bag: unknown key"),
+        (["ensemble", "net", "net", "--weights", "a,b"], "--weights a,b: expected numbers such as 0.7,0.3"),
         (["ensemble", "net", "nett"], "run 'nett': not found"),
         (["submit", "nett"], "run 'nett': not found"),
         (["board", "--lb", "nothing.csv", "0.5"], "nothing.csv: no such submission"),
@@ -176,10 +179,10 @@ def test_from_a_run_to_a_blend_a_submission_and_its_score_on_the_board(here, cap
     assert podium("predict", "net") == 0
     assert podium("train", CONFIG, "seeds=[1]", "--name", "other", *QUIET) == 0
     capsys.readouterr()
-    assert podium("ensemble", "net", "other", "--name", "both", "--how", "geometric") == 0
+    assert podium("ensemble", "net", "other", "--name", "both", "--method", "geometric") == 0
     out = capsys.readouterr().out
     assert "blend" in out
-    assert "geometric mean" in out
+    assert all(word in out for word in ("geometric", "nested", "best single", "correlation of the members' errors"))
     assert podium("submit", "both", "--file", "first") == 0
     assert "submissions/multiclass/first.csv" in capsys.readouterr().out
     path = here / "submissions/multiclass/first.csv"

@@ -118,6 +118,25 @@ def test_options_compose(case: dict[str, str], tmp_path: Path) -> None:
     assert same_bits(bits_of(parts), unbroken)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: ",".join(case.values()))
+def test_options_compose_on_a_gpu(case: dict[str, str], precision: str, tmp_path: Path) -> None:
+    blocks = [CHOICES[name][value] for name, value in case.items() if name not in ("precision", "weights")]
+    experiment = make_experiment(*blocks, {"optimizer": {"name": "momentum", "lr": 0.05}, "train": {"epochs": 2}})
+    machine = Machine(device="cuda", precision=precision)  # type: ignore[arg-type]
+    unit, parts = make_unit(experiment, machine=machine)
+    unit = replace(unit, unlabelled=make_extra(device="cuda") if experiment.pseudo else None)
+    train_all(unit, parts, experiment, tmp_path, machine)
+    assert all(bool(tensor.isfinite().all()) for tensor in bits_of(parts).values())
+    saved = final_weights(tmp_path, parts, experiment.train.weights)
+    parts.model.load_state_dict(saved)
+    logits = predict_logits(parts.model, unit.items, unit.heldout.item, parts.scaling, machine, 512)
+    score = unit.score(average_items(parts.activate(logits), unit.heldout, N_HELDOUT, parts.scaling))
+    history = (tmp_path / "history.csv").read_text().splitlines()
+    assert score == pytest.approx(float(history[-1].split(",")[4]))
+
+
 def one_step(experiment: Any, parts: Any, unit: Any, machine: Machine = CPU) -> None:
     order, _ = epoch_batches(unit, experiment, 0)
     at = StepAt(0, 0, 1, slice(0, len(order.sample)))

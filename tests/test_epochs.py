@@ -16,11 +16,13 @@ from pipeline.augment.resize import grown_size, resize_images
 from pipeline.base.errors import ConfigError
 from pipeline.base.interrupt import StopFlag
 from pipeline.data.batches import EpochOrder, slice_epoch
+from pipeline.models.weights import read_weights
 from pipeline.records.experiment import EarlyStop, Gradual
 from pipeline.training.device import require_compiler
 from pipeline.training.history import read_history
 from pipeline.training.misfits import refuse_misfits, warnings_of
 from pipeline.training.scoring import has_stalled
+from pipeline.training.state import final_weights
 from pipeline.training.train import epoch_batches, train_unit
 
 
@@ -212,3 +214,22 @@ def test_early_stopping_is_off_by_default_and_says_that_it_selects() -> None:
     assert make_experiment().train.early_stop is None
     notes = warnings_of(make_experiment({"train": {"epochs": 9, "early_stop": {}}}))
     assert any("chooses the number of epochs by the fold that is scored" in note for note in notes)
+
+
+# -- kept epochs -------------------------------------------------------------------------------------------------------
+
+
+def test_the_last_epochs_are_kept_and_the_very_last_is_what_predicts(tmp_path: Path) -> None:
+    for number, block in enumerate(({}, {"ema": {"decay": 0.5}, "train": {"weights": "ema"}})):
+        experiment = make_experiment({"train": {"epochs": 4, "keep_epochs": 2}}, block)
+        unit, parts = make_unit(experiment)
+        folder = tmp_path / str(number)
+        train_all(unit, parts, experiment, folder)
+        assert [path.name for path in sorted(folder.glob("epoch-*"))] == [
+            "epoch-00002.json",
+            "epoch-00002.safetensors",
+            "epoch-00003.json",
+            "epoch-00003.safetensors",
+        ]
+        kept, _ = read_weights(folder / "epoch-00003.safetensors")
+        assert same_bits(kept, final_weights(folder, parts, experiment.train.weights))

@@ -47,7 +47,8 @@ def test_every_change_of_pictures_is_switched_on_here():
     of_images = [
         name for name, field in Augment.model_fields.items() if (field.description or "").startswith("Images:")
     ]
-    assert of_images == list(EVERYTHING)
+    # Transforms of albumentations come before, item by item, and have tests of their own.
+    assert [name for name in of_images if name != "albumentations"] == list(EVERYTHING)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])

@@ -504,7 +504,7 @@ def test_a_geometric_blend_is_the_scaled_root_of_the_product(tmp_path):
     config = make_toy(tmp_path)
     for name, hidden in (("a", 4), ("b", 8)):
         train_toy(tmp_path, config, [f"model.hidden={hidden}"], name=name)
-    blend, _ = api.ensemble(["a", "b"], how="geometric", root=tmp_path)
+    blend, _ = api.ensemble(["a", "b"], method="geometric", root=tmp_path)
     parts = [load_predictions(tmp_path / f"runs/multiclass/{name}/oof.parquet") for name in ("a", "b")]
     product = np.sqrt(np.prod([np.maximum(part.aligned_to(parts[0].ids).values, 1e-7) for part in parts], axis=0))
     found = load_predictions(blend.folder / "oof.parquet").aligned_to(parts[0].ids).values

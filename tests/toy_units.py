@@ -57,7 +57,9 @@ def make_task(kind: str = "multiclass", **more: Any) -> Task:
     return validate(Task, values | more, "test")
 
 
-def make_unit(experiment: Experiment, bad: Sequence[int] = (), seed: int = 0) -> tuple[UnitData, Parts]:
+def make_unit(
+    experiment: Experiment, bad: Sequence[int] = (), seed: int = 0, machine: Machine = CPU
+) -> tuple[UnitData, Parts]:
     """Return a unit that trains on rows 10..39 and is scored on rows 0..9, and its parts; `bad` rows hold NaN."""
     rng = np.random.default_rng(0)
     targets = np.arange(N_ROWS, dtype=np.int64) % 3
@@ -66,9 +68,9 @@ def make_unit(experiment: Experiment, bad: Sequence[int] = (), seed: int = 0) ->
     array[list(bad)] = np.nan
     ids = np.array([f"r{number:02d}" for number in range(N_ROWS)], dtype=object)
     rows = Rows(ids, tuple((number,) for number in range(N_ROWS)), ("a", "b", "c"), targets)
-    items, task = Items(array, "cpu"), make_task()
+    items, task = Items(array, machine.device), make_task()
     train, heldout = np.arange(N_HELDOUT, N_ROWS), np.arange(N_HELDOUT)
-    parts = build_parts(task, experiment, CPU, rows, items, train, seed)
+    parts = build_parts(task, experiment, machine, rows, items, train, seed)
 
     def score(values: np.ndarray) -> float:
         return float((values.argmax(axis=1) == targets[heldout]).mean())
@@ -89,14 +91,14 @@ def make_unit(experiment: Experiment, bad: Sequence[int] = (), seed: int = 0) ->
     return unit, parts
 
 
-def make_extra(with_targets: bool = True) -> Unlabelled:
+def make_extra(with_targets: bool = True, device: str = "cpu") -> Unlabelled:
     """Return twelve rows without labels, pseudo-labelled in turn or left to a teacher."""
     rng = np.random.default_rng(1)
-    items = Items(rng.normal(100, 40, (N_EXTRA, 1, 8, 8)).astype(np.float32), "cpu")
+    items = Items(rng.normal(100, 40, (N_EXTRA, 1, 8, 8)).astype(np.float32), device)
     ids = [f"u{number}" for number in range(N_EXTRA)]
     samples = samples_of(ids, [(number,) for number in range(N_EXTRA)], np.arange(N_EXTRA))
     targets = torch.eye(3)[torch.arange(N_EXTRA) % 3] if with_targets else None
-    return Unlabelled(JoinedItems([items]), samples, targets)
+    return Unlabelled(JoinedItems([items]), samples, None if targets is None else targets.to(device))
 
 
 def train_all(

@@ -304,6 +304,8 @@ class TrainSpec(Record):
     """Weights that do not move."""
     weights: Literal["last", "best", "ema"] = "last"
     """Which weights predict. `best` is selected on the fold that it is scored on."""
+    keep_epochs: int = Field(default=0, ge=0)
+    """How many of the last epochs' weights each unit keeps, for `podium soup RUN --epochs N`."""
 
     @model_validator(mode="after")
     def _compiles_one_shape(self) -> TrainSpec:

@@ -18,6 +18,7 @@ from torch import Tensor
 from pipeline.base.errors import PodiumError
 from pipeline.base.interrupt import StopFlag
 from pipeline.data.batches import Items, Samples
+from pipeline.models.weights import save_weights
 from pipeline.records.experiment import EarlyStop, Experiment
 from pipeline.records.machine import Machine
 from pipeline.training.ema import swapped
@@ -129,6 +130,17 @@ def keep_best(state: State, parts: Parts, experiment: Experiment, unit: UnitData
     if state.best_rank is None or rank > state.best_rank:
         state.best_rank = rank
         state.best = {name: tensor.detach().clone() for name, tensor in parts.model.state_dict().items()}
+
+
+def keep_epoch(folder: Path, parts: Parts, experiment: Experiment, epoch: int) -> None:
+    """Write the weights that would predict now as `epoch-<number>` and remove those that are too old to be kept."""
+    spec = experiment.train
+    if not spec.keep_epochs:
+        return
+    kept = parts.ema.state() if parts.ema and spec.weights == "ema" else parts.model.state_dict()
+    save_weights(folder / f"epoch-{epoch:05d}.safetensors", kept, {"epoch": epoch})
+    for end in ("json", "safetensors"):
+        (folder / f"epoch-{epoch - spec.keep_epochs:05d}.{end}").unlink(missing_ok=True)
 
 
 def has_stalled(history: Sequence[EpochRow], spec: EarlyStop | None, unit: UnitData) -> bool:

@@ -38,6 +38,7 @@ from pipeline.training.scoring import (
     count_loss,
     has_stalled,
     keep_best,
+    keep_epoch,
     require_finite,
     score_epoch,
 )
@@ -129,6 +130,7 @@ def train_unit(
                 save_state(folder, state, parts)  # all steps are done, and only the scores are to be made again
                 raise
             keep_best(state, parts, experiment, unit)
+            keep_epoch(folder, parts, experiment, epoch)
             state.start_epoch(epoch + 1)
             save_state(folder, state, parts)
             write_history(folder / "history.csv", state.history)
