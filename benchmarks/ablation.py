@@ -9,19 +9,16 @@ Writes `benchmarks/results/ablation.md` and `.csv` and `docs/ablation.png`, and 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from contest import Contest, cut_contest
+from entry import start
 from paired import publish_lines
 from trials import Result, Trial, run_trials
 
-from pipeline.base.errors import PodiumError
-from pipeline.base.interrupt import INTERRUPTED
 from pipeline.records.task import MetricSpec, Source, Task
 
 BASELINE = "none"
@@ -161,11 +158,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the package index for news
-    try:
-        main()
-    except PodiumError as error:
-        print(f"ablation: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    start("ablation", main)

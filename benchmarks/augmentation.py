@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,10 +18,10 @@ from statistics import median
 
 import numpy as np
 import torch
+from entry import start
 
 from pipeline.augment.albumentations import build_recipe
 from pipeline.augment.images import augment_images
-from pipeline.base.errors import PodiumError
 from pipeline.base.files import write_text
 from pipeline.data.batches import draws_of, samples_of, seeds_of, shuffled
 from pipeline.records.augmentation import Augment
@@ -113,8 +112,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except PodiumError as error:
-        print(f"augmentation: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    start("augmentation", main)

@@ -11,20 +11,18 @@ pseudo-labels in one round and in three, and FixMatch. Scored once, on 10,000 fu
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from contest import Contest, cut_contest
+from entry import start
 from paired import publish_lines
 from trials import Report, Trial, read_result, run_trial, tally
 
 from pipeline import api
-from pipeline.base.errors import PodiumError
-from pipeline.base.interrupt import INTERRUPTED, StopFlag
+from pipeline.base.interrupt import StopFlag
 from pipeline.base.progress import say
 from pipeline.blending.trust import Trust
 from pipeline.records.task import MetricSpec, Source, Task
@@ -176,11 +174,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the package index for news
-    try:
-        main()
-    except PodiumError as error:
-        print(f"few_labels: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    start("few_labels", main)

@@ -15,6 +15,7 @@ import resource
 import time
 
 import numpy as np
+from entry import start
 from numpy.typing import NDArray
 
 from pipeline.base.progress import print_table
@@ -85,4 +86,4 @@ def measure(name: str, members: NDArray[np.float32], targets: NDArray[np.int64])
 
 
 if __name__ == "__main__":
-    main()
+    start("greedy", main)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from statistics import median
 
 import numpy as np
 import torch
+from entry import start
 
-from pipeline.base.errors import PodiumError
 from pipeline.base.files import write_text
 from pipeline.base.progress import say
 from pipeline.data.batches import Items, samples_of
@@ -176,8 +175,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except PodiumError as error:
-        print(f"options: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    start("options", main)

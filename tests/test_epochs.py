@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy_units import bits_of, every_step, make_experiment, make_task, make_unit, same_bits, train_all
+from toy_units import assert_resumes, bits_of, make_experiment, make_task, make_unit, same_bits, train_all
 
 from pipeline.augment.resize import grown_size, resize_images
 from pipeline.base.errors import ConfigError
-from pipeline.base.interrupt import StopFlag
 from pipeline.data.batches import EpochOrder, slice_epoch
 from pipeline.models.weights import read_weights
 from pipeline.records.experiment import EarlyStop, Gradual
@@ -23,7 +22,7 @@ from pipeline.training.history import read_history
 from pipeline.training.misfits import refuse_misfits, warnings_of
 from pipeline.training.scoring import has_stalled
 from pipeline.training.state import final_weights
-from pipeline.training.train import epoch_batches, train_unit
+from pipeline.training.train import epoch_batches
 
 
 def order_of(n: int) -> EpochOrder:
@@ -97,7 +96,6 @@ def test_a_compiled_unit_compiles_once_learns_the_same_and_resumes_bitwise(tmp_p
     unit, parts = make_unit(experiment)
     train_all(unit, parts, experiment, tmp_path / "whole")
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
-    unbroken = bits_of(parts)
     plain = make_experiment(block, {"train": {"compile": False}, "model": {"dropout": 0.0}})
     compiled = make_experiment(block, {"model": {"dropout": 0.0}})
     ends = []
@@ -107,14 +105,7 @@ def test_a_compiled_unit_compiles_once_learns_the_same_and_resumes_bitwise(tmp_p
         ends.append(bits_of(parts))
     for name in ends[0]:
         torch.testing.assert_close(ends[0][name], ends[1][name], rtol=1e-3, atol=1e-4)
-    (tmp_path / "broken").mkdir()
-    unit, parts = make_unit(experiment)
-    for number, _ in enumerate(train_unit(unit, parts, experiment, every_step(), tmp_path / "broken", StopFlag())):
-        if number == 3:
-            break
-    unit, parts = make_unit(experiment)
-    train_all(unit, parts, experiment, tmp_path / "broken", every_step())
-    assert same_bits(bits_of(parts), unbroken)
+    assert_resumes(lambda: make_unit(experiment), experiment, tmp_path, 3)
 
 
 # -- images that grow --------------------------------------------------------------------------------------------------
@@ -197,17 +188,8 @@ def test_a_unit_that_stopped_early_ends_the_same_when_resumed_at_any_moment(tmp_
     events = train_all(unit, parts, experiment, tmp_path / "whole")
     assert [event.finished for event in events if event.metrics] == [False, False, True]
     assert read_history(tmp_path / "whole" / "history.csv")["epoch"] == [1, 2, 3]
-    unbroken = bits_of(parts)
     for stop_after in (1, 7, 9):
-        folder = tmp_path / f"broken{stop_after}"
-        folder.mkdir()
-        unit, parts = make_unit(experiment)
-        for number, _ in enumerate(train_unit(unit, parts, experiment, every_step(), folder, StopFlag())):
-            if number == stop_after:
-                break
-        unit, parts = make_unit(experiment)
-        train_all(unit, parts, experiment, folder, every_step())
-        assert same_bits(bits_of(parts), unbroken)
+        assert_resumes(lambda: make_unit(experiment), experiment, tmp_path, stop_after)
 
 
 def test_early_stopping_is_off_by_default_and_says_that_it_selects() -> None:

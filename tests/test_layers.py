@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from toy_units import bits_of, every_step, make_experiment, make_unit, same_bits, train_all
+from toy_units import assert_resumes, bits_of, every_step, make_experiment, make_unit, train_all
 
 from pipeline.base.errors import ConfigError
 from pipeline.base.interrupt import StopFlag
@@ -110,19 +110,8 @@ def test_frozen_layers_stay_bitwise_with_their_norms_and_thaw_on_time(tmp_path: 
 
 def test_freezing_resumes_bitwise_in_the_middle(tmp_path: Path) -> None:
     experiment = make_experiment(NET, {"train": {"epochs": 2, "freeze": {"n_epochs": 1}}})
-    unit, parts = make_unit(experiment)
-    train_all(unit, parts, experiment, tmp_path / "whole")
-    unbroken = bits_of(parts)
     for stop_after in (2, 5):
-        folder = tmp_path / f"broken{stop_after}"
-        folder.mkdir()
-        unit, parts = make_unit(experiment)
-        for number, _ in enumerate(train_unit(unit, parts, experiment, every_step(), folder, StopFlag())):
-            if number == stop_after:
-                break
-        unit, parts = make_unit(experiment)
-        train_all(unit, parts, experiment, folder, every_step())
-        assert same_bits(bits_of(parts), unbroken)
+        assert_resumes(lambda: make_unit(experiment), experiment, tmp_path, stop_after)
 
 
 def test_norms_of_frozen_layers_use_their_running_statistics_and_all_others_train() -> None:

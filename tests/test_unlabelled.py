@@ -12,8 +12,8 @@ import torch
 from toy_units import (
     CPU,
     N_EXTRA,
+    assert_resumes,
     bits_of,
-    every_step,
     make_experiment,
     make_extra,
     make_task,
@@ -24,7 +24,6 @@ from toy_units import (
 from toys import make_toy, train_toy
 
 from pipeline.base.errors import ConfigError, DataError, LeakError, MismatchError
-from pipeline.base.interrupt import StopFlag
 from pipeline.data.batches import Items, JoinedItems
 from pipeline.records.predictions import Predictions, load_predictions
 from pipeline.records.pseudo_labels import PseudoLabels, load_labels, positions_of, save_labels, table_path
@@ -32,8 +31,8 @@ from pipeline.records.runs import Run
 from pipeline.records.unlabelled import PseudoSpec
 from pipeline.training.losses import soft_cross_entropy
 from pipeline.training.misfits import refuse_misfits
-from pipeline.training.train import StepAt, epoch_batches, make_batch, train_unit
-from pipeline.training.unlabelled import ExtraRows, joined, rows_at, share_at
+from pipeline.training.train import StepAt, epoch_batches, make_batch
+from pipeline.training.unlabelled import ExtraRows, Unlabelled, joined, rows_at, share_at
 
 PSEUDO: dict[str, Any] = {"pseudo": {"labels": "labels", "ratio": 0.5, "weight": 2.0}}
 FIXMATCH: dict[str, Any] = {
@@ -41,6 +40,11 @@ FIXMATCH: dict[str, Any] = {
     "ema": {"decay": 0.8},
     "augment": {"shift": {"max_px": 1}},
 }
+
+
+def with_extra(experiment: Any, extra: Unlabelled | None) -> tuple[Any, Any]:
+    unit, parts = make_unit(experiment)
+    return replace(unit, unlabelled=extra), parts
 
 
 def batch_of(experiment: Any, unit: Any, parts: Any, step: int = 0, epoch: int = 0) -> Any:
@@ -120,14 +124,8 @@ def test_pseudo_labels_change_what_is_learnt_and_resume_bitwise(tmp_path: Path) 
     train_all(unit, parts, experiment, tmp_path / "whole")
     unbroken = bits_of(parts)
     assert not same_bits(plain, unbroken)
-    (tmp_path / "broken").mkdir()
-    fresh, parts = make_unit(experiment)
-    for number, _ in enumerate(train_unit(unit, parts, experiment, every_step(), tmp_path / "broken", StopFlag())):
-        if number == 4:
-            break
-    fresh, parts = make_unit(experiment)
-    train_all(replace(fresh, unlabelled=unit.unlabelled), parts, experiment, tmp_path / "broken", every_step())
-    assert same_bits(bits_of(parts), unbroken)
+    extra = unit.unlabelled
+    assert_resumes(lambda: with_extra(experiment, extra), experiment, tmp_path, 4)
 
 
 # -- the teacher -------------------------------------------------------------------------------------------------------
@@ -177,14 +175,7 @@ def test_consistency_trains_finite_and_resumes_bitwise_with_sam_and_batch_norm(t
     train_all(unit, parts, experiment, tmp_path / "whole")
     unbroken = bits_of(parts)
     assert all(bool(tensor.isfinite().all()) for tensor in unbroken.values())
-    (tmp_path / "broken").mkdir()
-    _, parts = make_unit(experiment)
-    for number, _event in enumerate(train_unit(unit, parts, experiment, every_step(), tmp_path / "broken", StopFlag())):
-        if number == 4:
-            break
-    _, parts = make_unit(experiment)
-    train_all(unit, parts, experiment, tmp_path / "broken", every_step())
-    assert same_bits(bits_of(parts), unbroken)
+    assert_resumes(lambda: with_extra(experiment, unit.unlabelled), experiment, tmp_path, 4)
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,31 @@ def train_all(
     """Train a unit to its end and return its events."""
     folder.mkdir(exist_ok=True)
     return list(train_unit(unit, parts, experiment, machine, folder, StopFlag()))
+
+
+def assert_resumes(
+    fresh: Callable[[], tuple[UnitData, Parts]], experiment: Experiment, folder: Path, stop_after: int
+) -> None:
+    """Assert that a unit which stops, and goes on in new parts, ends with the bits of an unbroken one.
+
+    Args:
+        fresh: returns the unit and new parts.
+        experiment: of the unit.
+        folder: for checkpoints; two new folders are made in it.
+        stop_after: how many events come before the stop; every step writes a checkpoint.
+    """
+    unit, parts = fresh()
+    train_all(unit, parts, experiment, folder / f"whole{stop_after}")
+    unbroken = bits_of(parts)
+    broken = folder / f"broken{stop_after}"
+    broken.mkdir()
+    unit, parts = fresh()
+    for number, _ in enumerate(train_unit(unit, parts, experiment, every_step(), broken, StopFlag())):
+        if number == stop_after:
+            break
+    unit, parts = fresh()
+    train_all(unit, parts, experiment, broken, every_step())
+    assert same_bits(bits_of(parts), unbroken)
 
 
 def bits_of(parts: Parts) -> dict[str, torch.Tensor]:
