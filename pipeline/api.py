@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from pipeline.blending.difference import Comparison
     from pipeline.records.folds import Folds
-    from pipeline.stages.board import Outlook
+    from pipeline.stages.board.send import Sent
+    from pipeline.stages.board.tables import Outlook
     from pipeline.stages.check import Report
     from pipeline.stages.pseudo import Wanted
-    from pipeline.stages.send import Sent
 
 Show = Literal["auto", "bar", "lines", "quiet"]
 
@@ -235,8 +235,8 @@ def send(
 
     The same bytes are sent once, unless `again`; a second call fetches their score.
     """
-    from pipeline.stages.kaggle_host import KaggleHost
-    from pipeline.stages.send import Patience, send_file
+    from pipeline.stages.board.kaggle_host import KaggleHost
+    from pipeline.stages.board.send import Patience, send_file
 
     return send_file(
         Path(root),
@@ -252,28 +252,28 @@ def send(
 
 def refresh(task: str | None = None, root: Path | str = ".") -> int:
     """Fetch the scores of what was sent and write them into the records; return how many records changed."""
-    from pipeline.stages.kaggle_host import KaggleHost
-    from pipeline.stages.send import refresh as fetch
+    from pipeline.stages.board.kaggle_host import KaggleHost
+    from pipeline.stages.board.send import refresh as fetch
 
     return fetch(Path(root), KaggleHost(), say, task)
 
 
 def board(task: str | None = None, root: Path | str = ".") -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return every run and every submission with CV and LB, best first."""
-    from pipeline.stages.board import board_tables
+    from pipeline.stages.board.tables import board_tables
 
     return board_tables(Path(root), task)
 
 
 def outlook(task: str | None = None, root: Path | str = ".") -> list[Outlook]:
     """Return, for each task, the line from CV to LB, the files that lie off it, and two proposed finals."""
-    from pipeline.stages.board import read_outlook
+    from pipeline.stages.board.tables import read_outlook
 
     return read_outlook(Path(root), task)
 
 
 def enter_lb(file: str, score: float, *, private: bool = False, root: Path | str = ".") -> Path:
     """Write the leaderboard score of a submission into the JSON beside it; return that path."""
-    from pipeline.stages.board import enter_lb as enter
+    from pipeline.stages.board.tables import enter_lb as enter
 
     return enter(Path(root), file, score, private=private)

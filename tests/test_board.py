@@ -9,10 +9,10 @@ import scipy.stats
 
 from pipeline.base.errors import DataError, MismatchError
 from pipeline.base.files import sha256_file
-from pipeline.stages.board import board_tables, enter_lb, read_outlook
-from pipeline.stages.board_lines import list_runs, list_submissions
-from pipeline.stages.finals import difference
-from pipeline.stages.lb_fit import find_outliers, fit_lb, outlier_bound, studentised_residuals
+from pipeline.stages.board.finals import difference
+from pipeline.stages.board.lb_fit import find_outliers, fit_lb, outlier_bound, studentised_residuals
+from pipeline.stages.board.lines import list_runs, list_submissions
+from pipeline.stages.board.tables import board_tables, enter_lb, read_outlook
 
 
 def write(path, content):

@@ -17,12 +17,12 @@ from pipeline.base.errors import ConfigError, DataError, MismatchError, StopRequ
 from pipeline.base.files import sha256_file
 from pipeline.records.config import load_task, validate
 from pipeline.records.task import Host
-from pipeline.stages import kaggle_host, sendings
-from pipeline.stages import send as send_stage
-from pipeline.stages.board_lines import list_submissions
-from pipeline.stages.kaggle_host import HostError, KaggleHost, Seen
-from pipeline.stages.ledger import amend, last_sent, with_scores
-from pipeline.stages.send import Patience, refresh, send_file
+from pipeline.stages.board import kaggle_host, sendings
+from pipeline.stages.board import send as send_stage
+from pipeline.stages.board.kaggle_host import HostError, KaggleHost, Seen
+from pipeline.stages.board.ledger import amend, last_sent, with_scores
+from pipeline.stages.board.lines import list_submissions
+from pipeline.stages.board.send import Patience, refresh, send_file
 
 TOKEN = "KGAT_0123456789abcdef"
 TODAY = "2026-03-04T22:30:00+00:00"

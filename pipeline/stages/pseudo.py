@@ -72,6 +72,9 @@ def make_labels(workspace: Workspace, runs: Sequence[Run], wanted: Wanted, name:
     if task.rules.pseudo_labels == "forbidden":
         raise ConfigError(f"{task.name}: its rules forbid pseudo-labels (rules.pseudo_labels in task.yaml)")
     _check_teachers(runs, wanted.protocol)
+    for run in runs:
+        if run.experiment.train.weights == "best" or run.experiment.train.early_stop is not None:
+            say(f"warning: the epochs of {run.name} were selected on their folds, so its labels know a little of them")
     data = dataset_of(workspace, runs[0], say)
     rows, _ = data.unlabelled("cpu")
     names = data.train.rows.names
@@ -103,7 +106,7 @@ def _check_teachers(runs: Sequence[Run], protocol: Protocol) -> None:
     for run in runs:
         if run.is_blend:
             raise MismatchError(f"{run.folder}: is a blend, which has no units that left a fold out; name its members")
-        if run.task != runs[0].task and run.task.name != runs[0].task.name:
+        if run.task.name != runs[0].task.name:
             raise MismatchError(f"{run.folder} and {runs[0].folder}: are of different tasks")
         if protocol == "per-fold" and run.is_refit:
             raise MismatchError(

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pipeline.base.errors import MismatchError, PodiumError
 from pipeline.base.tables import read_table
 from pipeline.records.predictions import check_same_ids
-from pipeline.stages.board_lines import SubmissionLine
-from pipeline.stages.ledger import read_record
+from pipeline.stages.board.ledger import read_record
+from pipeline.stages.board.lines import SubmissionLine
 
 _NUMBERS = ("probability", "per_class", "values", "array")
 """Forms whose cells are amounts; the cells of the others are decisions."""

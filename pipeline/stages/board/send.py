@@ -19,9 +19,9 @@ from pipeline.base.interrupt import INTERRUPTED
 from pipeline.base.progress import clock_text
 from pipeline.records.runs import Run
 from pipeline.records.task import Host
-from pipeline.stages.kaggle_host import HostError, Seen
-from pipeline.stages.ledger import amend, find_record, last_sent, record_paths, whole_record, with_scores
-from pipeline.stages.sendings import (
+from pipeline.stages.board.kaggle_host import HostError, Seen
+from pipeline.stages.board.ledger import amend, find_record, last_sent, record_paths, whole_record, with_scores
+from pipeline.stages.board.sendings import (
     Entry,
     entries_of,
     known_entry,

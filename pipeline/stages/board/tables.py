@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.base.errors import DataError
-from pipeline.stages.board_lines import RunLine, SubmissionLine, list_runs, list_submissions
-from pipeline.stages.finals import Final, propose_finals
-from pipeline.stages.lb_fit import MIN_POINTS, LbFit, find_outliers, fit_lb
-from pipeline.stages.ledger import amend, find_record, with_scores
+from pipeline.stages.board.finals import Final, propose_finals
+from pipeline.stages.board.lb_fit import MIN_POINTS, LbFit, find_outliers, fit_lb
+from pipeline.stages.board.ledger import amend, find_record, with_scores
+from pipeline.stages.board.lines import RunLine, SubmissionLine, list_runs, list_submissions
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.files import sha256_file
-from pipeline.stages.ledger import last_sent, read_record, record_paths
+from pipeline.stages.board.ledger import last_sent, read_record, record_paths
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The calls of Kaggle's official client, each in a process of its own: `python -m pipeline.stages.kaggle_calls`.
+"""The calls of Kaggle's official client, each in a process of its own: `python -m pipeline.stages.board.kaggle_calls`.
 
 Importing that client authenticates, prints, and may end the process; in verbose mode it prints the token. Here that
 harms nobody: a request comes in as JSON, an answer or an error goes out as one line of JSON, nothing else is printed,

@@ -72,7 +72,7 @@ class KaggleHost:
 
 def _call(request: dict[str, Any], timeout_sec: float | None) -> Any:
     # -P: a folder `kaggle` of the user's is not imported for the client.
-    command = [sys.executable, "-P", "-m", "pipeline.stages.kaggle_calls"]
+    command = [sys.executable, "-P", "-m", "pipeline.stages.board.kaggle_calls"]
     root = str(Path(pipeline.__file__).parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONIOENCODING": "utf-8"}

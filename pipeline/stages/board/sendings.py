@@ -16,8 +16,8 @@ from pipeline.base.errors import DataError
 from pipeline.base.progress import clock_text
 from pipeline.records.runs import now
 from pipeline.records.task import Host
-from pipeline.stages.kaggle_host import Seen
-from pipeline.stages.ledger import record_paths, sent_entries, whole_record
+from pipeline.stages.board.kaggle_host import Seen
+from pipeline.stages.board.ledger import record_paths, sent_entries, whole_record
 
 Entry = dict[str, Any]
 
