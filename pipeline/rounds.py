@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import ConfigError
@@ -32,7 +31,7 @@ def run_rounds(
 ) -> list[Run]:
     """Return the students of each round; round r learns from the labels of round r-1, the first from the teachers.
 
-    A round that is done already is passed over, so the same call goes on after an interruption.
+    Labels and units that are done already are passed over, so the same call goes on after an interruption.
 
     Args:
         workspace: where everything lies.
@@ -54,12 +53,11 @@ def run_rounds(
     for number in range(1, n_rounds + 1):
         name = f"{student.run_name}-round{number}"
         folder = make_labels(workspace, students[-1:] or teachers, wanted, f"for-{name}", say)
-        config = _taught(student, folder.relative_to(workspace.root), name)
+        config = _taught(student, workspace.short(folder), name)
         students.append(train_run(workspace, config, wishes, say, report))
     return students
 
 
-def _taught(student: Config, labels: Path, name: str) -> Config:
-    spec = student.experiment.pseudo or PseudoSpec(labels=".")
-    pseudo = spec.model_copy(update={"labels": labels.as_posix()})
+def _taught(student: Config, labels: str, name: str) -> Config:
+    pseudo = (student.experiment.pseudo or PseudoSpec()).model_copy(update={"labels": labels})
     return replace(student, experiment=student.experiment.model_copy(update={"pseudo": pseudo}), run_name=name)

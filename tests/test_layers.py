@@ -14,7 +14,14 @@ from pipeline.base.errors import ConfigError
 from pipeline.base.interrupt import StopFlag
 from pipeline.models.image_nets import cnn3, resnet_small
 from pipeline.records.experiment import Freeze, OptimizerSpec
-from pipeline.training.layers import enter_training, freeze_layers, frozen_names, layer_numbers, layer_rates
+from pipeline.training.layers import (
+    enter_training,
+    freeze_layers,
+    frozen_names,
+    layer_numbers,
+    layer_rates,
+    movable_names,
+)
 from pipeline.training.optim import build_optimizer
 from pipeline.training.train import train_unit
 
@@ -75,22 +82,23 @@ def test_without_layer_decay_there_are_two_groups_and_with_it_two_for_each_layer
 
 def test_the_backbone_is_all_but_the_last_layer() -> None:
     net = cnn3((1, 8, 8), 3, width=4)
-    left = dict(net.named_parameters()).keys() - frozen_names(net, Freeze())
+    left = movable_names(net) - frozen_names(net, Freeze(), movable_names(net))
     assert left == {"linear.weight", "linear.bias"}
 
 
 def test_layers_are_named_by_the_first_parts_of_their_parameters() -> None:
     net = cnn3((1, 8, 8), 3, width=4)
-    assert frozen_names(net, Freeze(layers=("block1", "block2.0"))) == {
+    movable = movable_names(net)
+    assert frozen_names(net, Freeze(layers=("block1", "block2.0")), movable) == {
         "block1.0.weight",
         "block1.1.weight",
         "block1.1.bias",
         "block2.0.weight",
     }
     with pytest.raises(ConfigError, match=r"train.freeze.layers: 'blok1' fits no parameter.*Did you mean 'block1'"):
-        frozen_names(net, Freeze(layers=("blok1",)))
+        frozen_names(net, Freeze(layers=("blok1",)), movable)
     with pytest.raises(ConfigError, match="nothing would be left to train"):
-        frozen_names(net, Freeze(layers=("backbone", "linear")))
+        frozen_names(net, Freeze(layers=("backbone", "linear")), movable)
 
 
 def test_frozen_layers_stay_bitwise_with_their_norms_and_thaw_on_time(tmp_path: Path) -> None:
@@ -116,12 +124,32 @@ def test_freezing_resumes_bitwise_in_the_middle(tmp_path: Path) -> None:
 
 def test_norms_of_frozen_layers_use_their_running_statistics_and_all_others_train() -> None:
     net = cnn3((1, 8, 8), 3, width=4, dropout=0.5)
-    freeze_layers(net, Freeze(layers=("block1",)), epoch=0)
+    optimizer = build_optimizer(OptimizerSpec(), net)
+    freeze_layers(net, optimizer, Freeze(layers=("block1",)), epoch=0)
     enter_training(net)
     modes = {name: module.training for name, module in net.named_modules()}
     assert modes["block1.1"] is False
     assert modes["block2.1"] is True
     assert modes["dropout"] is True
-    freeze_layers(net, Freeze(layers=("block1",), n_epochs=1), epoch=1)
+    freeze_layers(net, optimizer, Freeze(layers=("block1",), n_epochs=1), epoch=1)
     enter_training(net)
     assert all(module.training for module in net.modules())
+
+
+def test_what_the_model_itself_keeps_fixed_stays_fixed_after_thawing() -> None:
+    net = cnn3((1, 8, 8), 3, width=4)
+    fixed = net.get_parameter("block2.0.weight").requires_grad_(False)
+    optimizer = build_optimizer(OptimizerSpec(), net)
+    for epoch in (0, 1):
+        freeze_layers(net, optimizer, Freeze(layers=("block1",), n_epochs=1), epoch)
+        assert not fixed.requires_grad
+    assert net.get_parameter("block1.0.weight").requires_grad
+
+
+def test_a_penalty_on_frozen_weights_alone_is_passed_over(tmp_path: Path) -> None:
+    experiment = make_experiment(NET, {"optimizer": {"l1": 0.1}, "train": {"epochs": 1}})
+    unit, parts = make_unit(experiment)
+    for name, param in parts.model.named_parameters():
+        param.requires_grad_(name.endswith("bias"))
+    train_all(unit, parts, experiment, tmp_path)
+    assert all(bool(tensor.isfinite().all()) for tensor in bits_of(parts).values())

@@ -24,9 +24,13 @@ from pipeline.blending.trust import (
     trusted_rows,
     trusted_values,
 )
+from pipeline.data.tables import load_train
+from pipeline.records.config import load_task
+from pipeline.records.folds import load_folds
 from pipeline.records.predictions import load_predictions, mean_predictions
 from pipeline.records.pseudo_labels import load_labels, save_labels, table_path
 from pipeline.records.runs import Run, Workspace
+from pipeline.stages import pseudo as stage
 from pipeline.stages.pseudo import Wanted, describe_labels, make_labels
 
 NAMES = ("a", "b", "c")
@@ -70,6 +74,7 @@ def test_values_are_trusted_where_the_teachers_agree() -> None:
     values = np.array([[[0.0], [1.0], [2.0], [3.0]], [[0.1], [2.0], [2.0], [3.5]]])
     assert trusted_values(values, 0.5).tolist() == [0, 2]
     assert trusted_values(values, None).tolist() == [0, 1, 2, 3]
+    assert trusted_values(values[:1], None).tolist() == [0, 1, 2, 3]
     with pytest.raises(DataError, match="there is one only; train the run with two seeds"):
         trusted_values(values[:1], 0.5)
 
@@ -156,7 +161,7 @@ def test_final_labels_come_from_all_folds_and_teach_models_without_cv_only(runs:
 
 def test_rounds_go_on_from_student_to_student_and_keep_their_lineage(runs: Any) -> None:
     root, config, (one, _) = runs
-    options = ["train.epochs=1", "folds.n_folds=3", "pseudo={labels: x, weight: 0.5}"]
+    options = ["train.epochs=1", "folds.n_folds=3", "pseudo={weight: 0.5}"]
     made = api.pseudo(
         [str(one.folder)],
         student=config,
@@ -194,6 +199,38 @@ def test_the_command_writes_tables_and_says_how_to_go_on(runs: Any, capsys: Any,
     out = capsys.readouterr().out
     assert "labels/cli" in out
     assert "pseudo.labels=runs/multiclass/one/labels/cli" in out
+
+
+def test_labels_are_made_once_and_never_replaced_by_others(runs: Any) -> None:
+    root, _, (one, two) = runs
+    workspace = Workspace(root)
+    folder = make_labels(workspace, [one], Wanted(), "once", quiet)
+    written = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert make_labels(workspace, [one], Wanted(), "once", quiet) == folder
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == written
+    for teachers, wanted in (([one], Wanted(is_hard=True)), ([one, two], Wanted())):
+        with pytest.raises(MismatchError, match=r"labels/once: holds labels of other teachers or rules"):
+            make_labels(workspace, teachers, wanted, "once", quiet)
+
+
+def test_the_proportion_of_a_fold_knows_nothing_of_its_own_rows(runs: Any, monkeypatch: Any) -> None:
+    root, _, (one, _) = runs
+    seen: list[tuple[int, np.ndarray]] = []
+    original = stage.trusted_rows
+
+    def spied(probs: Any, trust: Trust, names: Any, prior: Any) -> Any:
+        seen.append((len(seen), prior))
+        return original(probs, trust, names, prior)
+
+    monkeypatch.setattr(stage, "trusted_rows", spied)
+    make_labels(Workspace(root), [one], Wanted(trust=Trust(proportion=0.5)), "prior", quiet)
+    truth = load_task(root / "configs/multiclass/task.yaml")
+    table = load_folds(Workspace(root).folds(truth, one.experiment.folds))
+    rows = load_train(truth, Workspace(root).data(truth)).rows
+    for fold, prior in seen:
+        train = table.aligned_to(rows.ids).split(fold)[0]
+        counts = np.bincount(np.asarray(rows.targets)[train], minlength=len(rows.names))
+        np.testing.assert_allclose(prior, counts / len(train))
 
 
 def test_what_cannot_teach_is_named(runs: Any, tmp_path: Path) -> None:

@@ -24,14 +24,20 @@ from toy_units import (
 from toys import make_toy, train_toy
 
 from pipeline.base.errors import ConfigError, DataError, LeakError, MismatchError
+from pipeline.base.interrupt import StopFlag
 from pipeline.data.batches import Items, JoinedItems
+from pipeline.data.dataset import Dataset
+from pipeline.records.config import validate
+from pipeline.records.experiment import Input
 from pipeline.records.predictions import Predictions, load_predictions
 from pipeline.records.pseudo_labels import PseudoLabels, load_labels, positions_of, save_labels, table_path
-from pipeline.records.runs import Run
+from pipeline.records.runs import Run, Unit
+from pipeline.records.task import Task
 from pipeline.records.unlabelled import PseudoSpec
 from pipeline.training.losses import soft_cross_entropy
 from pipeline.training.misfits import refuse_misfits
 from pipeline.training.train import StepAt, epoch_batches, make_batch
+from pipeline.training.unit import UnitJob, train_unit_job
 from pipeline.training.unlabelled import ExtraRows, Unlabelled, joined, rows_at, share_at
 
 PSEUDO: dict[str, Any] = {"pseudo": {"labels": "labels", "ratio": 0.5, "weight": 2.0}}
@@ -188,12 +194,14 @@ def test_consistency_trains_finite_and_resumes_bitwise_with_sam_and_batch_norm(t
         (PSEUDO, {"rules": {"pseudo_labels": "forbidden"}}, "pseudo: the rules of the task forbid it"),
         ({**FIXMATCH, "ema": None}, {"test": {"table": "t.csv"}}, "consistency: needs the ema: block"),
         (FIXMATCH, {}, "consistency: needs rows without labels"),
-        (FIXMATCH, {"kind": "regression", "metric": "rmse"}, "consistency: needs one class per row"),
+        (PSEUDO, {}, "pseudo: needs rows without labels"),
+        ({"pseudo": {}}, {"test": {"table": "t.csv"}}, "pseudo.labels: is missing"),
+        (FIXMATCH, {"kind": "regression", "metric": "rmse", "test": {}}, "consistency: needs one class per row"),
     ],
 )
 def test_what_cannot_be_learnt_is_refused(blocks: dict[str, Any], task: dict[str, Any], message: str) -> None:
     if "test" in task:
-        task = {"test": {"table": "test.csv", "array": {"file": "x.npy"}}}
+        task = task | {"test": {"table": "test.csv", "array": {"file": "x.npy"}}}
     with pytest.raises(ConfigError, match=message):
         refuse_misfits(make_task(**task), make_experiment(blocks))
 
@@ -266,6 +274,60 @@ def test_labels_of_another_fold_are_refused(teacher: Any) -> None:
     save_labels(second, swapped[0])
     with pytest.raises(LeakError, match=r"fold0.parquet: .*left out fold 1 and has seen fold 0"):
         train_toy(root, config, ["train.epochs=1", "folds.n_folds=2", "pseudo.labels=labels"], name="swapped")
+
+
+def test_a_table_that_changed_under_a_running_student_is_refused(teacher: Any, monkeypatch: Any) -> None:
+    root, config, run = teacher
+    label_run(root, run)
+    options = ["train.epochs=1", "folds.n_folds=2", "pseudo.labels=labels"]
+    student = train_toy(root, config, options, name="late", folds=[0])
+    labels = load_labels(table_path(root / "labels", 1))
+    values = np.roll(labels.targets.values, 1, axis=1)
+    save_labels(table_path(root / "labels", 1), replace(labels, targets=replace(labels.targets, values=values)))
+    job = UnitJob(root, student.folder, Unit(1, 0), student.machine)
+    with pytest.raises(MismatchError, match=r"labels/fold1.parquet: is not what .*late was started on"):
+        train_unit_job(job, lambda _: None, StopFlag())
+
+
+def test_kept_epochs_state_which_fold_they_left_out(teacher: Any) -> None:
+    root, config, _ = teacher
+    run = train_toy(root, config, ["train={epochs: 2, keep_epochs: 1}", "folds.n_folds=2"], name="kept")
+    kept = run.folder / "units/fold0-seed0/epoch-00001.safetensors"
+    with pytest.raises(LeakError, match="left out fold 0 and has seen fold 1"):
+        train_toy(root, config, ["train.epochs=1", "folds.n_folds=2", f"model.weights={kept}"], name="from-kept")
+
+
+def test_micro_batches_hold_both_kinds_of_rows() -> None:
+    experiment = make_experiment(PSEUDO, {"train": {"accumulation": 3}})
+    unit, parts = make_unit(experiment)
+    batch = batch_of(experiment, replace(unit, unlabelled=make_extra()), parts)
+    own = batch.weights == 1.5
+    assert own.sum() == 10
+    assert not own[:10].all()
+
+
+def test_numbered_rows_of_both_sets_have_names_of_their_own(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, n in (("train", 12), ("test", 5), ("more", 6)):
+        np.save(tmp_path / f"{name}.npy", rng.integers(0, 255, (n, 1, 8, 8), dtype=np.uint8))
+    np.save(tmp_path / "labels.npy", np.arange(12) % 3)
+    source = {"array": {"file": "train.npy"}, "labels": {"file": "labels.npy"}}
+    task = {"name": "numbers", "data": ".", "kind": "multiclass", "metric": "accuracy", "train": source}
+    task |= {"test": {"array": {"file": "test.npy"}}, "unlabelled": {"array": {"file": "more.npy"}}}
+
+    def dataset(**more: Any) -> Dataset:
+        checked = validate(Task, task | more, "test")
+        return Dataset(checked, Input(), tmp_path, tmp_path / "cache", 1, lambda _: None, "quiet")
+
+    rows, items = dataset().unlabelled("cpu")
+    assert rows.ids.tolist() == [*map(str, range(5)), *(f"unlabelled-{number}" for number in range(6))]
+    more = np.load(tmp_path / "more.npy")
+    assert np.array_equal(items.fetch(np.array([5, 10])).numpy(), more[[0, 5]])
+    with pytest.raises(DataError, match="unlabelled: is the training set itself"):
+        dataset(unlabelled={"array": {"file": "train.npy"}}).unlabelled("cpu")
+    np.save(tmp_path / "deep.npy", rng.integers(0, 60000, (5, 1, 8, 8)).astype(np.uint16))
+    with pytest.raises(DataError, match="test items are stored as uint16, training items as uint8"):
+        dataset(test={"array": {"file": "deep.npy"}}).unlabelled("cpu")
 
 
 def test_tables_that_do_not_fit_are_named(teacher: Any, tmp_path: Path) -> None:

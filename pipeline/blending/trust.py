@@ -92,12 +92,14 @@ def trusted_values(values: Floats, keep_frac: float | None) -> Positions:
     """Return the positions of the values on which the teachers differ least, ascending.
 
     Args:
-        values: (M, U, T) of each teacher, at least two.
+        values: (M, U, T) of each teacher, at least two where some rows are left out.
         keep_frac: the share of rows to keep; None keeps all.
 
     Raises:
         DataError: one teacher alone shows no spread.
     """
+    if keep_frac is None:
+        return np.arange(values.shape[1])
     if len(values) < 2:
         raise DataError(
             "pseudo-labels of values are trusted by the spread of their teachers, and there is one only; train the run"
@@ -106,7 +108,7 @@ def trusted_values(values: Floats, keep_frac: float | None) -> Positions:
     spread = values.std(axis=0)
     scale = values.mean(axis=0).std(axis=0)
     relative = (spread / np.where(scale > 0, scale, 1.0)).mean(axis=1)
-    n_kept = len(relative) if keep_frac is None else max(1, round(keep_frac * len(relative)))
+    n_kept = max(1, round(keep_frac * len(relative)))
     return np.sort(np.argsort(relative, kind="stable")[:n_kept]).astype(np.int64)
 
 

@@ -125,6 +125,7 @@ def pseudo(
     Example: podium pseudo mnist/cnn --threshold 0.95 --name sure
     """
     from pipeline.blending.trust import Trust
+    from pipeline.records.runs import Workspace
     from pipeline.stages.pseudo import Wanted, describe_labels
 
     if protocol not in ("per-fold", "final"):
@@ -138,7 +139,7 @@ def pseudo(
         return
     print_table(f"labels {made}", ["fold", "rows", "share", "mean certainty", "classes"], describe_labels(made))
     refit = " --folds all" if protocol == "final" else ""
-    print(f"next: podium train CONFIG pseudo.labels={made.relative_to(root).as_posix()}{refit}")
+    print(f"next: podium train CONFIG pseudo.labels={Workspace(root).short(made)}{refit}")
 
 
 @app.command()

@@ -53,7 +53,7 @@ class Dataset:
         self._workers, self._say, self._show, self._verify = workers, say, show, verify
         self.train = _canonical(load_train(task, data))
         self._train_items: Items | None = None
-        self._test: tuple[Rows, Items] | None = None
+        self._test: dict[str, tuple[Rows, Items]] = {}
 
     def train_items(self, device: str) -> Items:
         """Return the items of the labelled rows."""
@@ -67,13 +67,13 @@ class Dataset:
 
     def other(self, source: Source | None, device: str) -> tuple[Rows, Items]:
         """Return rows and items of the test set, or of another source, in the form that training has."""
-        if source is None and self._test is not None:
-            return self._test
+        if source is None and device in self._test:
+            return self._test[device]
         train_shape = self.train_items(device).shape
         rows, array = self.other_array(source, train_shape)
         items = Items(array, device)
         if source is None:
-            self._test = (rows, items)
+            self._test[device] = (rows, items)
         return rows, items
 
     def unlabelled(self, device: str) -> tuple[Rows, JoinedItems]:
@@ -82,17 +82,35 @@ class Dataset:
         Raises:
             DataError: there are none, two sets share an id, or a file is that of a labelled row too.
         """
-        sources = [source for source in (self._task.test, self._task.unlabelled) if source is not None]
-        sets = [self.other(None if source is self._task.test else source, device) for source in sources]
+        sets = self.unlabelled_sets(device)
         if not sets:
             raise DataError(f"{self._task.name}: has no rows without labels; the task needs test: or unlabelled:")
-        if self._task.unlabelled is not None:
-            self._refuse_labelled_files(self._task.unlabelled)
         rows = joined_rows([rows for rows, _ in sets], [len(items) for _, items in sets])
         return rows, JoinedItems([items for _, items in sets])
 
+    def unlabelled_sets(self, device: str) -> list[tuple[Rows, Items]]:
+        """Return rows and items of the test set and of `unlabelled:`, as far as the task has them.
+
+        Rows that are numbered, for want of an id column, have `unlabelled-` before their number in the second set.
+        """
+        sets = [] if self._task.test is None else [self.other(None, device)]
+        if self._task.unlabelled is not None:
+            self._refuse_labelled_files(self._task.unlabelled)
+            rows, items = self.other(self._task.unlabelled, device)
+            if self._task.id is None:
+                rows = replace(rows, ids=np.array([f"unlabelled-{row_id}" for row_id in rows.ids], dtype=object))
+            sets.append((rows, items))
+        return sets
+
     def _refuse_labelled_files(self, source: Source) -> None:
         """Raise DataError where a set without labels holds files of labelled rows: held-out ones would be learnt."""
+        train = self._task.train
+        if (source.array is not None and source.array == train.array) or (
+            source.pixels is not None and source.table == train.table
+        ):
+            raise DataError(
+                "unlabelled: is the training set itself, so a fold would learn from the rows it is scored on"
+            )
         found = load_test(self._task, self._data, self.train.rows.names, source).source
         if not isinstance(found, FileItems) or not isinstance(self.train.source, FileItems):
             return
@@ -115,6 +133,13 @@ class Dataset:
         if array.shape[1:] != train_shape:
             raise DataError(
                 f"test items have the shape {array.shape[1:]}, training items {train_shape}; set input.size:"
+            )
+        known = self._train_items
+        train_type = self.train_array().dtype if known is None else known.source.dtype
+        if array.dtype != train_type:
+            raise DataError(
+                f"test items are stored as {array.dtype}, training items as {train_type}, so their values do not have"
+                " one scale; bring the files to one depth"
             )
         return row_set.rows, array
 

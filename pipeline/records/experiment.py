@@ -268,7 +268,7 @@ class EarlyStop(Record):
 
 
 class Freeze(Record):
-    """Weights that stay as they are, for fine-tuning; norms among them keep their running statistics too."""
+    """Weights that stay as they are, for fine-tuning; norms with such weights keep their running statistics too."""
 
     layers: Annotated[Names, Field(min_length=1)] = ("backbone",)
     """`backbone`: all but the last layer; or the first parts of parameter names, such as [conv1, layer1]."""

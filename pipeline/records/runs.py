@@ -61,6 +61,11 @@ class Workspace:
         """Return the folder of the task's submission files."""
         return self.root / "submissions" / task.name
 
+    def short(self, path: Path) -> str:
+        """Return a path as configs write it: from the workspace on where it lies there, else whole."""
+        path, root = path.resolve(), self.root.resolve()
+        return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
     @property
     def cache(self) -> Path:
         """Return the folder of decoded items."""

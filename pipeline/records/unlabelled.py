@@ -15,8 +15,9 @@ Positive = Annotated[float, Field(gt=0)]
 class PseudoSpec(Record):
     """Rows labelled by earlier models, beside the labelled ones in every batch (Lee 2013)."""
 
-    labels: str
-    """Folder of label tables that `podium pseudo` wrote, relative to the workspace: one for each fold, or `all`."""
+    labels: str | None = None
+    """Folder of label tables that `podium pseudo` wrote, relative to the workspace: one for each fold, or `all`; filled
+    in by `podium pseudo --student`."""
     weight: Positive = 1.0
     """Of the mean loss of pseudo-labelled rows; that of labelled rows has 1."""
     start_epoch: int = Field(default=0, ge=0)
@@ -24,7 +25,7 @@ class PseudoSpec(Record):
     ramp_epochs: Annotated[float, Field(ge=0)] = 0.0
     """Epochs over which the weight rises from 0 to its value, linearly."""
     ratio: Positive = 1.0
-    """Pseudo-labelled rows in a batch for each labelled one; they come on top of train.batch_size."""
+    """Pseudo-labelled rows in a step for each labelled one; they come on top of train.batch_size."""
 
 
 class ConsistencySpec(Record):
@@ -44,4 +45,4 @@ class ConsistencySpec(Record):
     ramp_epochs: Annotated[float, Field(ge=0)] = 0.0
     """Epochs over which the weight rises from 0 to its value, linearly."""
     ratio: Positive = 7.0
-    """Unlabelled rows in a batch for each labelled one; they come on top of train.batch_size."""
+    """Unlabelled rows in a step for each labelled one; they come on top of train.batch_size."""

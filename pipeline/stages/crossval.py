@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.base.errors import ConfigError, DataError, MismatchError
-from pipeline.base.files import sha256_file, write_json
+from pipeline.base.files import write_json
 from pipeline.base.interrupt import StopFlag
 from pipeline.base.plots import plot_history
 from pipeline.base.progress import DisplayKind, told_to
@@ -25,7 +25,6 @@ from pipeline.records.folds import Folds
 from pipeline.records.machine import Machine
 from pipeline.records.metrics import Metric
 from pipeline.records.predictions import Predictions, join_folds, load_predictions, mean_predictions, save_predictions
-from pipeline.records.pseudo_labels import load_labels, table_path
 from pipeline.records.rows import Rows
 from pipeline.records.runs import FoldName, Run, Unit, Workspace, start_run
 from pipeline.records.task import Source
@@ -41,7 +40,8 @@ from pipeline.training.device import (
 from pipeline.training.executors import run_jobs
 from pipeline.training.history import read_history
 from pipeline.training.misfits import try_parts, warnings_of
-from pipeline.training.unit import UnitJob, dataset_of, load_unit, predict_unit, start_weights, train_unit_job
+from pipeline.training.origins import origin_hashes, read_labels
+from pipeline.training.unit import UnitJob, dataset_of, load_unit, predict_unit, train_unit_job
 
 Say = Callable[[str], None]
 Report = Callable[[Any], None]
@@ -102,10 +102,10 @@ def train_run(
     )
     if config.experiment.train.compile:
         require_compiler(machine.device)
-    _refuse_before_training(workspace.root, config, data, which == "all", say)
+    _refuse_before_training(workspace.root, config, data, folds, which == "all", say)
     for note in warnings_of(config.experiment):
         say(f"warning: {note}")
-    starts = _start_hashes(workspace, config.experiment, ["all"] if which == "all" else range(folds.n_folds))
+    starts = origin_hashes(workspace.root, config.experiment, ["all"] if which == "all" else range(folds.n_folds))
     run = start_run(workspace, config, folds, machine, starts, is_refit=which == "all")
     say(f"run {run.folder}: {machine.device}, {machine.precision}, {machine.jobs} x {machine.threads} threads")
     todo = [unit for unit in run.units() if not run.is_done(unit) and (which in (None, "all") or unit.fold in which)]
@@ -242,7 +242,7 @@ def _check_folds_exist(which: Sequence[int] | Literal["all"] | None, folds: Fold
         folds.split(int(fold))
 
 
-def _refuse_before_training(root: Path, config: Config, data: Dataset, is_refit: bool, say: Say) -> None:
+def _refuse_before_training(root: Path, config: Config, data: Dataset, folds: Folds, is_refit: bool, say: Say) -> None:
     """Raise for everything that can be known before the first step."""
     metric_of(config.task, data.train.rows)
     if is_refit and config.experiment.train.weights == "best":
@@ -256,16 +256,11 @@ def _refuse_before_training(root: Path, config: Config, data: Dataset, is_refit:
         items = data.train_items("cpu")
         try_parts(config.task, config.experiment, items.shape, data.train.rows, fold, items.full_scale)
     if config.experiment.pseudo is not None:
-        folds: Iterable[FoldName] = ["all"] if is_refit else range(config.experiment.folds.n_folds)
-        for each in folds:
-            load_labels(table_path(root / config.experiment.pseudo.labels, each))
+        unlabelled, _ = data.unlabelled("cpu")
+        every: Iterable[FoldName] = ["all"] if is_refit else range(folds.n_folds)
+        for each in every:
+            read_labels(root, config.task, config.experiment, each, folds.table_hash, data.train.rows, unlabelled)
+    elif config.experiment.consistency is not None:
+        data.unlabelled("cpu")
     if config.task.test is not None:
         data.other(None, "cpu")
-
-
-def _start_hashes(workspace: Workspace, experiment: Experiment, folds: Iterable[FoldName]) -> dict[str, str]:
-    """Return the SHA-256 of all start weights and pseudo-labels: a path alone does not say what a run learnt from."""
-    paths = {path for fold in folds if (path := start_weights(experiment, fold)) is not None}
-    if experiment.pseudo is not None:
-        paths |= {table_path(workspace.root / experiment.pseudo.labels, fold) for fold in folds}
-    return {str(path): sha256_file(path) for path in sorted(paths) if path.is_file()}

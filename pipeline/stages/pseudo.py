@@ -8,7 +8,7 @@ train models without CV only (`podium train --folds all`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import ConfigError, DataError, MismatchError, listed
-from pipeline.base.files import read_json, sha256_file, write_json
+from pipeline.base.files import hash_json, read_json, sha256_file, write_json
 from pipeline.base.interrupt import StopFlag
 from pipeline.blending.trust import (
     Trust,
@@ -29,11 +29,13 @@ from pipeline.blending.trust import (
 )
 from pipeline.data.dataset import Dataset
 from pipeline.records.cv import is_value, prediction_names
+from pipeline.records.folds import load_folds
 from pipeline.records.predictions import Predictions
 from pipeline.records.pseudo_labels import Protocol, PseudoLabels, load_labels, save_labels, table_path
 from pipeline.records.rows import Rows
 from pipeline.records.runs import FoldName, Run, Unit, Workspace, now, versions
 from pipeline.training.device import threads
+from pipeline.training.origins import label_table
 from pipeline.training.unit import dataset_of, load_unit, predict_unit
 
 Say = Callable[[str], None]
@@ -66,7 +68,8 @@ def make_labels(workspace: Workspace, runs: Sequence[Run], wanted: Wanted, name:
     Raises:
         ConfigError: the rules of the task forbid pseudo-labels, or a rule of trust does not fit the task.
         DataError: a fold is not finished, there are no rows without labels, or no row is trusted.
-        MismatchError: the runs are of other tasks, classes or fold tables.
+        MismatchError: the runs are of other tasks, classes or fold tables, or the folder holds other labels; labels
+            that were made by the same units and rules are left as they are.
     """
     task = runs[0].task
     if task.rules.pseudo_labels == "forbidden":
@@ -81,15 +84,25 @@ def make_labels(workspace: Workspace, runs: Sequence[Run], wanted: Wanted, name:
     check_trust(wanted.trust, names, is_value(task), task.kind != "multilabel")
     if not wanted.temperature > 0 or (is_value(task) and (wanted.is_hard or wanted.temperature != 1)):
         raise ConfigError("--temperature: must be above 0; values have neither a temperature nor hard labels")
-    said = {run.folder: _unit_predictions(workspace, run, say) for run in runs}
     folder = runs[0].folder / "labels" / name
-    tables = {}
-    for fold in _folds_of(runs[0], wanted.protocol):
-        teachers = [(run, unit) for run in runs for unit in said[run.folder] if _may_teach(unit, fold)]
-        tables[fold] = _labels_for(workspace, teachers, said, rows, data.train.rows, wanted)
+    teachers = {fold: _teachers_of(fold, runs) for fold in _folds_of(runs[0], wanted.protocol)}
+    made_from = hash_json(
+        {"wanted": asdict(wanted), "makers": {str(k): list(map(_maker, v)) for k, v in teachers.items()}}
+    )
+    if (folder / "labels.json").is_file():
+        if read_json(folder / "labels.json")["made_from"] == made_from:
+            return folder
+        raise MismatchError(
+            f"{folder}: holds labels of other teachers or rules, which students may know; use --name NEW"
+        )
+    said = {run.folder: _unit_predictions(workspace, run, say) for run in runs}
+    tables = {
+        fold: _labels_for(workspace, of_fold, said, rows, _labelled_for(workspace, runs[0], data, fold), wanted)
+        for fold, of_fold in teachers.items()
+    }
     for fold, labels in tables.items():
         save_labels(table_path(folder, fold), labels)
-    write_json(folder / "labels.json", _summary(tables, wanted, runs, len(rows)))
+    write_json(folder / "labels.json", _summary(tables, wanted, runs, len(rows)) | {"made_from": made_from})
     return folder
 
 
@@ -123,9 +136,16 @@ def _folds_of(run: Run, protocol: Protocol) -> list[FoldName]:
     return ["all"] if protocol == "final" else list(range(run.record["folds"]["n_folds"]))
 
 
-def _may_teach(unit: Unit, fold: FoldName) -> bool:
-    """Say whether a unit may have a say in the labels for a fold: it left that fold out, or nothing is scored."""
-    return fold in ("all", unit.fold)
+def _teachers_of(fold: FoldName, runs: Sequence[Run]) -> list[tuple[Run, Unit]]:
+    """Return the units that may have a say in the labels for a fold: they left it out, or nothing is scored."""
+    return [(run, unit) for run in runs for unit in run.units() if fold in ("all", unit.fold)]
+
+
+def _labelled_for(workspace: Workspace, run: Run, data: Dataset, fold: FoldName) -> Rows:
+    """Return the labelled rows that the labels for a fold may know of: those outside of it."""
+    rows = data.train.rows
+    table = load_folds(workspace.folds(run.task, run.experiment.folds)).without(run.task.exclude).aligned_to(rows.ids)
+    return rows.at(table.split(fold)[0])
 
 
 def _unit_predictions(workspace: Workspace, run: Run, say: Say) -> dict[Unit, Predictions]:
@@ -141,12 +161,9 @@ def _unit_predictions(workspace: Workspace, run: Run, say: Say) -> dict[Unit, Pr
 
 
 def _predict_all(run: Run, unit: Unit, data: Dataset) -> Predictions:
-    parts = []
-    for source in (run.task.test, run.task.unlabelled):
-        if source is not None:
-            rows, items = data.other(None if source is run.task.test else source, run.machine.device)
-            model, scaling, digest = load_unit(run, unit, data.train.rows, items)
-            parts.append(predict_unit(run, unit, rows, items, model, scaling, digest, StopFlag()))
+    sets = data.unlabelled_sets(run.machine.device)
+    model, scaling, digest = load_unit(run, unit, data.train.rows, sets[0][1])
+    parts = [predict_unit(run, unit, rows, items, model, scaling, digest, StopFlag()) for rows, items in sets]
     ids = np.concatenate([part.ids for part in parts])
     return replace(parts[0], ids=ids, values=np.concatenate([part.values for part in parts]))
 
@@ -212,8 +229,8 @@ def _maker(teacher: tuple[Run, Unit]) -> dict[str, Any]:
 
 def _round(workspace: Workspace, run: Run, fold: FoldName) -> int:
     """Return how many generations of pseudo-labels a unit has learnt from: 0 for one of labelled rows alone."""
-    spec = run.experiment.pseudo
-    path = None if spec is None else table_path(workspace.root / spec.labels, fold)
+    table = label_table(run.experiment, fold)
+    path = None if table is None else workspace.root / table
     return load_labels(path).round if path is not None and path.is_file() else 0
 
 

@@ -15,7 +15,7 @@ import torch
 from pipeline.base.errors import ConfigError, DataError, MismatchError, listed
 from pipeline.records.config import difference
 from pipeline.records.runs import Run, Unit
-from pipeline.training.unit import start_weights
+from pipeline.training.origins import start_weights
 
 SEEN_BY_MODEL = ("size", "channels", "resize", "normalize")
 """Keys of `input:` that decide what a net gets to see when it predicts."""

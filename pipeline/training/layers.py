@@ -7,8 +7,10 @@ a weight matrix is a layer, in the order of the model, and norms and biases belo
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection
 from typing import Any
 
+import torch
 from torch import nn
 
 from pipeline.base.errors import ConfigError, listed, nearest
@@ -41,8 +43,8 @@ def layer_rates(model: nn.Module, decay: float) -> dict[str, float]:
     return {name: decay ** (last - number) for name, number in numbers.items()}
 
 
-def frozen_names(model: nn.Module, spec: Freeze) -> set[str]:
-    """Return the names of the parameters that `spec` freezes.
+def frozen_names(model: nn.Module, spec: Freeze, movable: Collection[str]) -> set[str]:
+    """Return the names of the parameters that `spec` freezes, of those that are movable at all.
 
     Raises:
         ConfigError: a name fits no parameter, or nothing would be left to train.
@@ -58,18 +60,28 @@ def frozen_names(model: nn.Module, spec: Freeze) -> set[str]:
                 f" Allowed: backbone, or the first parts of names such as {listed(known, 12)}"
             )
         names |= found
-    if len(names) == len(numbers):
+    if not set(movable) - names:
         raise ConfigError("train.freeze.layers: nothing would be left to train; freeze less")
-    return names
+    return names & set(movable)
 
 
-def freeze_layers(model: nn.Module, spec: Freeze | None, epoch: int) -> None:
-    """Let exactly those parameters take gradients that move in `epoch`; the others lose the gradients they have."""
+def movable_names(model: nn.Module) -> set[str]:
+    """Return the names of the parameters that take gradients; a new model may keep some fixed by itself."""
+    return {name for name, param in model.named_parameters() if param.requires_grad}
+
+
+def freeze_layers(model: nn.Module, optimizer: torch.optim.Optimizer, spec: Freeze | None, epoch: int) -> None:
+    """Let those parameters of the optimiser take gradients that move in `epoch`; frozen ones lose what they have.
+
+    Parameters that the optimiser does not hold are fixed by the model itself and stay as they are.
+    """
     if spec is None:
         return
+    held = {id(param) for group in optimizer.param_groups for param in group["params"]}
+    movable = {name: param for name, param in model.named_parameters() if id(param) in held}
     is_over = spec.n_epochs is not None and epoch >= spec.n_epochs
-    frozen = set() if is_over else frozen_names(model, spec)
-    for name, param in model.named_parameters():
+    frozen = set() if is_over else frozen_names(model, spec, movable)
+    for name, param in movable.items():
         param.requires_grad_(name not in frozen)
         if name in frozen:
             param.grad = None

@@ -5,6 +5,9 @@ Numbers that are never reached are no errors but warnings.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import nn
@@ -19,7 +22,7 @@ from pipeline.records.experiment import Experiment
 from pipeline.records.rows import Rows
 from pipeline.records.runs import FoldName
 from pipeline.records.task import Task
-from pipeline.training.layers import frozen_names
+from pipeline.training.layers import frozen_names, movable_names
 from pipeline.training.losses import build_loss
 from pipeline.training.optim import build_optimizer, schedule_warnings
 from pipeline.training.recipe import new_model, recipe_of
@@ -55,7 +58,7 @@ def try_parts(
     shapes = training_shapes(task, experiment, in_shape, full_scale)
     model = new_model(task, experiment.model.started_for(fold), in_shape, rows, experiment.seeds[0])
     if experiment.train.freeze is not None:
-        frozen_names(model, experiment.train.freeze)
+        frozen_names(model, experiment.train.freeze, movable_names(model))
     build_optimizer(experiment.optimizer, model)
     build_loss(experiment.loss, task.kind, task.ordinal, rows.names, np.asarray(rows.targets))
     for key, shape in shapes.items():
@@ -75,13 +78,15 @@ def training_shapes(
     augment = experiment.augment
     shapes = {"": in_shape}
     if len(in_shape) != 3:
-        for each in _augments(experiment):
-            refuse_signal_augment(each, (in_shape[0], in_shape[1]), task.sample_rate_hz)
+        for key, each in _augments(experiment).items():
+            with _named(key):
+                refuse_signal_augment(each, (in_shape[0], in_shape[1]), task.sample_rate_hz)
         return shapes
     recipe = recipe_of(augment, in_shape, full_scale)
     trained = recipe.out_shape if recipe else in_shape
-    for each in _augments(experiment):
-        refuse_image_augment(each, (trained[0], trained[1], trained[2]))
+    for key, each in _augments(experiment).items():
+        with _named(key):
+            refuse_image_augment(each, (trained[0], trained[1], trained[2]))
     if recipe:
         shapes["augment.albumentations"] = trained
     if experiment.input.gradual is not None:
@@ -90,8 +95,19 @@ def training_shapes(
     return shapes
 
 
-def _augments(experiment: Experiment) -> list[Augment]:
-    return [experiment.augment] + ([experiment.consistency.strong] if experiment.consistency else [])
+def _augments(experiment: Experiment) -> dict[str, Augment]:
+    """Return the blocks of changes by their keys."""
+    strong = {"consistency.strong": experiment.consistency.strong} if experiment.consistency else {}
+    return {"augment": experiment.augment, **strong}
+
+
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    """Let errors about `augment.` name the block that is meant."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("augment.", f"{key}.", 1)) from None
 
 
 def _try_shape(model: nn.Module, experiment: Experiment, key: str, shape: tuple[int, ...]) -> None:
@@ -111,7 +127,7 @@ def refuse_misfits(task: Task, experiment: Experiment) -> None:
     What the types of the records cannot see is checked here: keys for images in a task of signals, and the reverse.
     """
     wrong = SIGNAL_ONLY if task.input == "image" else IMAGE_ONLY
-    for key, augment in zip(("augment", "consistency.strong"), _augments(experiment), strict=False):
+    for key, augment in _augments(experiment).items():
         for name in wrong:
             if getattr(augment, name):
                 raise ConfigError(f"{key}.{name}: is never read, because the task's input is `{task.input}`")
@@ -141,16 +157,34 @@ def _refuse_unlabelled(task: Task, experiment: Experiment) -> None:
         raise ConfigError("pseudo: and consistency: both learn from unlabelled rows; switch one of them off")
     if (experiment.pseudo or spec) and task.rules.pseudo_labels == "forbidden":
         raise ConfigError(f"{key}: the rules of the task forbid it (rules.pseudo_labels: forbidden in task.yaml)")
+    if experiment.pseudo is not None and experiment.pseudo.labels is None:
+        raise ConfigError("pseudo.labels: is missing; name the folder that `podium pseudo` wrote")
+    if (experiment.pseudo or spec) and task.test is None and task.unlabelled is None:
+        raise ConfigError(f"{key}: needs rows without labels, and the task has neither test: nor unlabelled:")
+    if (experiment.pseudo or spec) and experiment.train.compile and experiment.train.accumulation > 1:
+        raise ConfigError(f"{key}: makes micro-batches of two sizes with train.accumulation, but compile: wants one")
     if spec is None:
         return
     if experiment.ema is None:
         raise ConfigError("consistency: needs the ema: block, such as `ema: {decay: 0.999}`, whose weights teach")
     if task.kind in ("multilabel", "regression") or is_value(task):
         raise ConfigError(f"consistency: needs one class per row; the task's kind is {task.kind}")
-    if task.test is None and task.unlabelled is None:
-        raise ConfigError("consistency: needs rows without labels, and the task has neither test: nor unlabelled:")
     if spec.strong.albumentations:
         raise ConfigError("consistency.strong.albumentations: is not read; give it in augment:, for both views")
+
+
+def _unlabelled_warnings(experiment: Experiment) -> list[str]:
+    notes = []
+    for key, spec in (("pseudo", experiment.pseudo), ("consistency", experiment.consistency)):
+        if spec is not None and spec.start_epoch >= experiment.train.epochs:
+            notes.append(f"{key}.start_epoch: {spec.start_epoch} is never reached in {experiment.train.epochs} epochs")
+    smoothing = getattr(experiment.loss, "label_smoothing", 0.0)
+    if experiment.consistency is not None and 1 - smoothing < experiment.consistency.threshold:
+        notes.append(
+            f"consistency.threshold: {experiment.consistency.threshold} is hardly ever reached with label_smoothing:"
+            f" {smoothing}, which teaches probabilities of about {1 - smoothing:g}"
+        )
+    return notes
 
 
 def warnings_of(experiment: Experiment) -> list[str]:
@@ -174,6 +208,14 @@ def warnings_of(experiment: Experiment) -> list[str]:
             notes.append(
                 f"train.early_stop.patience: {experiment.train.early_stop.patience} is never reached in {epochs} epochs"
             )
+        if experiment.train.weights != "best":
+            notes.append(
+                f"train.weights: {experiment.train.weights} predicts with the epoch that training stopped at,"
+                " `patience` epochs past the best; train.weights: best takes that one"
+            )
+    if experiment.train.keep_epochs > epochs:
+        notes.append(f"train.keep_epochs: {experiment.train.keep_epochs} of {epochs} epochs, so all are kept")
+    notes += _unlabelled_warnings(experiment)
     freeze = experiment.train.freeze
     if freeze is not None and freeze.n_epochs is not None and freeze.n_epochs >= epochs:
         notes.append(f"train.freeze.n_epochs: {freeze.n_epochs} of {epochs} epochs, so the frozen layers never move")

@@ -104,9 +104,17 @@ def build_parts(
         teach=partial(teach, model, ema.state(), decide, views.threshold, machine) if views and ema else None,
         recipe=recipe_of(experiment.augment, items.shape, items.full_scale),
         activate=decide,
-        forward=torch.compile(model, dynamic=False) if experiment.train.compile else model,
+        forward=compiled(model) if experiment.train.compile else model,
         scaler=torch.amp.GradScaler(torch.device(machine.device).type, enabled=machine.precision == "fp16"),
     )
+
+
+def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return the compiled pass of a model, one for each shape that it meets; the model shares its weights."""
+    # By default torch silently leaves shapes uncompiled from the ninth on, which growing images may reach.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 128)
+    forward: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False)
+    return forward
 
 
 def laid_out(model: nn.Module, in_shape: tuple[int, ...], machine: Machine) -> nn.Module:

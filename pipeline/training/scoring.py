@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,6 +56,8 @@ class UnitData:
     metric: str
     unlabelled: Unlabelled | None = None
     """Rows without labels that it learns from too."""
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+    """Which fold it leaves out, as written beside every weight file that a later run may start from."""
 
 
 def count_loss(
@@ -132,13 +135,14 @@ def keep_best(state: State, parts: Parts, experiment: Experiment, unit: UnitData
         state.best = {name: tensor.detach().clone() for name, tensor in parts.model.state_dict().items()}
 
 
-def keep_epoch(folder: Path, parts: Parts, experiment: Experiment, epoch: int) -> None:
+def keep_epoch(folder: Path, unit: UnitData, parts: Parts, experiment: Experiment, epoch: int) -> None:
     """Write the weights that would predict now as `epoch-<number>` and remove those that are too old to be kept."""
     spec = experiment.train
     if not spec.keep_epochs:
         return
     kept = parts.ema.state() if parts.ema and spec.weights == "ema" else parts.model.state_dict()
-    save_weights(folder / f"epoch-{epoch:05d}.safetensors", kept, {"epoch": epoch})
+    meta = {"epoch": epoch, "lineage": dict(unit.lineage)}
+    save_weights(folder / f"epoch-{epoch:05d}.safetensors", kept, meta)
     for end in ("json", "safetensors"):
         (folder / f"epoch-{epoch - spec.keep_epochs:05d}.{end}").unlink(missing_ok=True)
 

@@ -38,7 +38,7 @@ def teach(
     model.eval()
     try:
         with autocast(machine.device, machine.precision):
-            logits = functional_call(model, dict(weights), (weak,))
+            logits = functional_call(model, dict(weights), (weak,), tie_weights=False)
     finally:
         model.train(was_training)
     probs = activate(logits)

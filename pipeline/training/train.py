@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pipeline.augment.mixing import draw_mix, mix_batch
 from pipeline.base.errors import StopRequestedError
 from pipeline.base.interrupt import StopFlag
-from pipeline.base.keyed import make_key, seeded
+from pipeline.base.keyed import make_key, permutation, seeded
 from pipeline.base.progress import Event
 from pipeline.data.batches import EpochOrder, balanced, draws_of, even_slices, seeds_of, shuffled, slice_epoch
 from pipeline.data.stream import Stream
@@ -103,7 +103,7 @@ def train_unit(
         for epoch in range(state.epoch, spec.epochs):
             if has_stalled(state.history, spec.early_stop, unit):
                 break
-            freeze_layers(parts.model, spec.freeze, epoch)
+            freeze_layers(parts.model, parts.optimizer, spec.freeze, epoch)
             order, batches = epoch_batches(unit, experiment, epoch)
             started = time.monotonic()
             for step, stored in enumerate(stored_batches(stream, unit, order, batches, epoch, state.step), state.step):
@@ -130,7 +130,7 @@ def train_unit(
                 save_state(folder, state, parts)  # all steps are done, and only the scores are to be made again
                 raise
             keep_best(state, parts, experiment, unit)
-            keep_epoch(folder, parts, experiment, epoch)
+            keep_epoch(folder, unit, parts, experiment, epoch)
             state.start_epoch(epoch + 1)
             save_state(folder, state, parts)
             write_history(folder / "history.csv", state.history)
@@ -158,8 +158,13 @@ def make_batch(
         inputs, targets = mix_batch(inputs, targets, mix)
     weights = None
     if unit.unlabelled is not None:
-        extra = extra_rows(unit.unlabelled, parts, experiment, unit.seed, at.epoch, at.step, at.n_steps)
+        n_own = max(1, round(len(order.sample) / at.n_steps))
+        extra = extra_rows(unit.unlabelled, parts, experiment, n_own, unit.seed, at.epoch, at.step, at.n_steps)
         inputs, targets, weights = joined(inputs, targets, extra)
+        if weights is not None and experiment.train.accumulation > 1:
+            # Else the first micro-batches would hold labelled rows alone, and batch norm would see two kinds in turn.
+            place = torch.from_numpy(permutation(make_key("micro", unit.seed, at.number), len(inputs)))
+            inputs, targets, weights = (part[place.to(part.device)] for part in (inputs, targets, weights))
     return Batch(rows, inputs, targets, weights, make_key("step", unit.seed, at.number))
 
 
@@ -181,8 +186,8 @@ def train_step(parts: Parts, experiment: Experiment, machine: Machine, batch: Ba
             _, is_finite_there = backward(parts, batch, spec.accumulation, machine)
     else:
         is_finite_there = is_finite
-    if experiment.optimizer.l1:
-        scaler.scale(experiment.optimizer.l1 * l1_penalty(model)).backward()  # type: ignore[no-untyped-call]
+    if experiment.optimizer.l1 and (penalty := l1_penalty(model)).requires_grad:
+        scaler.scale(experiment.optimizer.l1 * penalty).backward()  # type: ignore[no-untyped-call]
 
     # New weights.
     if not (is_finite() and is_finite_there()):

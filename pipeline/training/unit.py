@@ -12,41 +12,32 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.base.errors import MismatchError
 from pipeline.base.files import sha256_file, write_json
 from pipeline.base.interrupt import StopFlag
 from pipeline.base.plots import plot_history
 from pipeline.base.progress import DisplayKind
 from pipeline.data.batches import Items, samples_of
 from pipeline.data.dataset import Dataset
-from pipeline.models.weights import read_model_meta, read_weights, save_weights
+from pipeline.models.weights import read_weights, save_weights
 from pipeline.records.cv import is_value, metric_of, prediction_names, score_values
-from pipeline.records.experiment import Experiment
-from pipeline.records.folds import Folds, load_folds
-from pipeline.records.lineage import lineage_of, require_clean_start
+from pipeline.records.folds import load_folds
+from pipeline.records.lineage import lineage_of
 from pipeline.records.machine import Machine
 from pipeline.records.metrics import UndefinedMetricError
 from pipeline.records.predictions import Predictions, save_predictions
-from pipeline.records.pseudo_labels import (
-    load_labels,
-    positions_of,
-    require_clean_labels,
-    require_labels_fit,
-    table_path,
-)
 from pipeline.records.rows import Rows
-from pipeline.records.runs import FoldName, Run, Unit, Workspace, now, versions
+from pipeline.records.runs import Run, Unit, Workspace, now, versions
 from pipeline.training.checkpoint import remove_checkpoints
 from pipeline.training.device import threads
 from pipeline.training.history import read_history
 from pipeline.training.losses import activate
+from pipeline.training.origins import load_unlabelled, require_clean_origins
 from pipeline.training.predict import average_items, predict_views
 from pipeline.training.recipe import Parts, build_parts, laid_out, new_model
 from pipeline.training.scaling import Scaling, hard_labels, soft_targets
 from pipeline.training.scoring import UnitData
 from pipeline.training.state import final_weights
 from pipeline.training.train import train_unit
-from pipeline.training.unlabelled import Unlabelled
 
 Report = Callable[[Any], None]
 
@@ -74,56 +65,15 @@ def train_unit_job(job: UnitJob, report: Report, stop: StopFlag) -> None:
         items, rows = data.train_items(job.machine.device), data.train.rows
         table = load_folds(Workspace(job.root).folds(run.task, run.experiment.folds))
         folds = table.without(run.task.exclude).aligned_to(rows.ids)
-        _require_lineage(run, job.unit, folds)
+        require_clean_origins(job.root, run, job.unit, folds)
         train, heldout = folds.split(job.unit.fold)
         parts = build_parts(run.task, run.experiment, job.machine, rows, items, train, job.unit.seed, job.unit.fold)
         unit = _unit_data(run, job.unit, rows, items, parts, train, heldout)
-        unit = replace(unit, unlabelled=load_unlabelled(job.root, run, job.unit, data, parts.scaling))
+        extra = load_unlabelled(job.root, run, job.unit, data, parts.scaling, job.machine.device)
+        unit = replace(unit, unlabelled=extra)
         for event in train_unit(unit, parts, run.experiment, job.machine, folder, stop):
             report(event)
         _finish_unit(run, job, data, items, parts, heldout, folder, stop)
-
-
-def load_unlabelled(root: Path, run: Run, unit: Unit, data: Dataset, scaling: Scaling) -> Unlabelled | None:
-    """Return the rows without labels that a unit learns from, with their pseudo-labels where it is given any.
-
-    Raises:
-        LeakError: the makers of the labels have seen the rows that this unit is scored on.
-        DataError, MismatchError: the table is missing, of another task, or names rows that are not there.
-    """
-    spec = run.experiment.pseudo
-    if spec is None and run.experiment.consistency is None:
-        return None
-    rows, items = data.unlabelled(run.machine.device)
-    if spec is None:
-        return Unlabelled(items, samples_of(rows.ids, rows.items, np.arange(len(rows))), None)
-    path = table_path(root / spec.labels, unit.fold)
-    labels = load_labels(path)
-    names = prediction_names(run.task, data.train.rows.names)
-    require_labels_fit(labels, path, run.task.name, names, "values" if is_value(run.task) else "probs")
-    require_clean_labels(labels, path, unit.fold, run.record["folds"]["hash"])
-    trusted = rows.at(positions_of(labels.targets.ids, rows.ids, path))
-    samples = samples_of(trusted.ids, trusted.items, np.arange(len(trusted)))
-    targets = torch.from_numpy(labels.targets.values.copy()).to(scaling.mean.device)
-    return Unlabelled(items, samples, (targets - scaling.target_mean) / scaling.target_std)
-
-
-def start_weights(experiment: Experiment, fold: FoldName) -> Path | None:
-    """Return the file that the units of a fold start from; None where they start from their own initialisation."""
-    weights = experiment.model.started_for(fold).options.get("weights")
-    return Path(weights) if isinstance(weights, str) else None
-
-
-def _require_lineage(run: Run, unit: Unit, folds: Folds) -> None:
-    """Refuse a fold table that is not the run's, and start weights that have seen the rows this unit is scored on."""
-    if folds.table_hash != run.record["folds"]["hash"]:
-        raise MismatchError(
-            f"{run.folder}: was started on another fold table than '{folds.name}' now holds. Bring the old table back,"
-            " or start a run of its own with --name NEW"
-        )
-    path = start_weights(run.experiment, unit.fold)
-    if path is not None and path.with_suffix(".json").is_file():
-        require_clean_start(read_model_meta(path), path, unit.fold, folds.table_hash)
 
 
 def _unit_data(
@@ -150,6 +100,7 @@ def _unit_data(
         score=score,
         higher_is_better=metric.higher_is_better,
         metric=metric.name,
+        lineage=lineage_of(unit.fold, run.record["folds"]["hash"]),
     )
 
 

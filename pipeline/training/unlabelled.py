@@ -58,24 +58,27 @@ def extra_rows(
     unlabelled: Unlabelled,
     parts: Parts,
     experiment: Experiment,
+    n_labelled: int,
     seed: int,
     epoch: int,
     step: int,
     n_steps: int,
 ) -> ExtraRows | None:
-    """Return the unlabelled rows of one step; None where they do not count yet."""
+    """Return the unlabelled rows of one step, `ratio` times `n_labelled`; None where they do not count yet."""
     spec = experiment.pseudo or experiment.consistency
     if spec is None or (weight := share_at(spec, epoch, step, n_steps)) == 0:
         return None
-    n = max(1, round(spec.ratio * experiment.train.batch_size))
+    n = max(1, round(spec.ratio * n_labelled))
     order = rows_at(len(unlabelled.samples), n, epoch * n_steps + step, seed)
     whole = slice(0, n)
     stored = unlabelled.items.fetch(unlabelled.samples.item[order.sample])
     if parts.recipe is not None:
         seeds = seeds_of(unlabelled.samples, order, whole, seed, epoch)
         stored = torch.from_numpy(parts.recipe(stored.cpu().numpy(), seeds)).to(stored.device)
+    first = EpochOrder(order.sample, np.zeros_like(order.occurrence))  # lasting draws know no passes
     draw, lasting = (
-        draws_of(unlabelled.samples, order, whole, unlabelled.items.device, seed, each) for each in (epoch, None)
+        draws_of(unlabelled.samples, each, whole, unlabelled.items.device, seed, when)
+        for each, when in ((order, epoch), (first, None))
     )
     inputs = parts.inputs(stored, draw, lasting, epoch)
     if unlabelled.targets is not None:

@@ -166,7 +166,7 @@ def _trained(context: Context, experiment: Experiment) -> dict[str, Tensor]:
     parts = context.parts(small, chosen)
     unit = context.unit(parts, chosen)
     for epoch, steps in _places(n_epochs, n_steps):
-        freeze_layers(parts.model, small.train.freeze, epoch)
+        freeze_layers(parts.model, parts.optimizer, small.train.freeze, epoch)
         order, slices = epoch_batches(unit, small, epoch)
         for step in steps:
             at = StepAt(epoch, step, n_steps, slices[step % len(slices)])
