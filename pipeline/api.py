@@ -154,18 +154,20 @@ def ensemble(
     options: dict[str, Any] | None = None,
     weights: Sequence[float] | None = None,
     adjust: Sequence[str] = (),
+    prior: Sequence[float] | Literal["estimate"] | None = None,
     name: str | None = None,
     root: Path | str = ".",
 ) -> tuple[Run, dict[str, Any]]:
     """Blend runs (and blends) of one task into a new run; return it and its scores beside those of its members.
 
     `method` and its `options` are described in `pipeline/blending/methods.py`; `weights`, in the order of the runs, are
-    for the means; `adjust` names what is fitted after averaging, or is ["auto"].
+    for the means; `adjust` names what is fitted after averaging, or is ["auto"]; `prior` holds the shares of the
+    classes that the test set has, or is "estimate".
     """
     from pipeline.blending.methods import method_of
     from pipeline.stages.ensemble import blend_runs
 
-    workspace, chosen = Workspace(Path(root)), method_of(method, options, weights, adjust)
+    workspace, chosen = Workspace(Path(root)), method_of(method, options, weights, adjust, prior)
     return blend_runs(workspace, [Run(workspace.find_run(run)) for run in runs], chosen, name, say)
 
 

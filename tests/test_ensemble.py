@@ -428,3 +428,41 @@ def test_what_counts_is_what_is_submitted(tmp_path, kind, case):
         singles = {f"best single: {line['run']}": line["pooled"] for line in cv["members"]}
         assert cv["scores"][3]["score"] == pytest.approx(singles[cv["scores"][3]["name"]], rel=1e-6)
         assert api.submit(made.name, root=tmp_path).is_file()  # scores the OOF through the writer again
+
+
+# -- other shares of the classes in the test set -----------------------------------------------------------------------
+
+
+def test_given_shares_move_the_test_predictions_alone():
+    plain = mix({"A": A, "B": B})
+    moved = mix({"A": A, "B": B}, method_of("mean", prior=[0.9, 0.1]))
+    np.testing.assert_array_equal(moved.oof.values, plain.oof.values)
+    before, after = (made.test.aligned_to("xy").values.astype(np.float64) for made in (plain, moved))
+    odds = before * np.array([0.9, 0.1]) / 0.5  # both classes have one training row
+    np.testing.assert_allclose(after, odds / odds.sum(axis=1, keepdims=True), rtol=1e-5)
+    assert "moved to the shares 0.900, 0.100; OOF keeps those of training" in moved.notes[0]
+
+
+def test_shares_are_estimated_from_the_test_predictions():
+    members, rows = many()
+    made = mix(members, method_of("mean", prior="estimate"), rows)
+    assert "test predictions are moved to the shares" in made.notes[0]
+    assert not np.array_equal(made.test.values, mix(members, MEAN, rows).test.values)
+
+
+def test_shares_that_do_not_fit_are_refused():
+    with pytest.raises(ConfigError, match=r"give 2 shares in 0..1"):
+        mix({"A": A, "B": B}, method_of("mean", prior=[0.2, 0.3, 0.5]))
+    with pytest.raises(ConfigError, match="--adjust cannot stand beside it"):
+        method_of("mean", adjust=["temperature"], prior="estimate")
+
+
+def test_one_run_alone_may_be_adjusted_but_not_blended(tmp_path):
+    config = make_toy(tmp_path)
+    run = train_toy(tmp_path, config, ["train.epochs=1", "folds.n_folds=2"], name="one")
+    with pytest.raises(MismatchError, match="needs at least two runs; one alone may have --adjust or --prior"):
+        api.ensemble([str(run.folder)], root=tmp_path)
+    made, cv = api.ensemble([str(run.folder)], prior="estimate", root=tmp_path)
+    assert made.name == "one-adjusted"
+    assert cv["pooled"] is not None
+    assert made.record["blend"]["prior"] == "estimate"

@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.errors import MismatchError, listed
+from pipeline.base.errors import ConfigError, MismatchError, listed
 from pipeline.blending.adjust import Adjustment, Trial, accept, adjusted, candidates_of, named_adjustments
 from pipeline.blending.averages import average
 from pipeline.blending.joined import Joined, is_exclusive, join_members, problem_of, refuse_labels
 from pipeline.blending.losses import Floats64
 from pipeline.blending.methods import Method, fit_of
 from pipeline.blending.nested import Nested, fit_nested, values_by_fold
+from pipeline.blending.priors import PriorShift, estimate_priors, training_priors
 from pipeline.blending.problem import Fit, Fitted, Problem
 from pipeline.blending.verdict import Entry, Verdict, error_correlation, judge, leave_one_out, scored
 from pipeline.records.metrics import Metric, UndefinedMetricError
@@ -102,7 +103,11 @@ def blend(
     elif joined_test is not None:
         rule = fit_of(method)(_without_truth(joined_test, metric))
     if joined_test is not None and rule is not None:
-        test = joined_test.predictions(rule.apply(joined_test.members))
+        values = rule.apply(joined_test.members)
+        if method.prior is not None:
+            values, note = _moved(values, method.prior, rows, metric, joined_test)
+            notes.append(note)
+        test = joined_test.predictions(values)
         if partial:
             note = "; ".join(f"{name}: {partial[name]}" for name in partial)
             test = replace(test, meta={**test.meta, "partial": note})
@@ -155,6 +160,23 @@ def _learn(
     effects = tuple(leave_one_out(problem, nested))
     findings = Findings(verdict, tuple(entries), trials, nested, error_correlation(problem), effects)
     return rule, nested.values, findings, None if verdict.is_kept else _fallback_note(method, verdict)
+
+
+def _moved(
+    values: NDArray[np.float32], prior: tuple[float, ...] | str, rows: Rows, metric: Metric, joined: Joined
+) -> tuple[NDArray[np.float32], str]:
+    """Return test predictions (N, K) under other shares of the classes, and what to say of it."""
+    shift = PriorShift(()) if isinstance(prior, str) else PriorShift(prior)
+    form = joined.frame.meta.get("form", "probs")
+    if (misfit := shift.misfit(metric, form, is_exclusive(joined, metric))) is not None:
+        raise ConfigError(f"--prior: {misfit}")
+    targets = np.asarray(rows.targets)
+    if isinstance(prior, str):
+        shares = estimate_priors(values, training_priors(targets, metric), is_exclusive(joined, metric))
+        shift = PriorShift(tuple(float(share) for share in shares))
+    shown = ", ".join(f"{share:.3f}" for share in shift.target)
+    note = f"test predictions are moved to the shares {shown}; OOF keeps those of training, so no score checks it"
+    return shift.fit(values, targets, metric).apply(values), note
 
 
 def _adjustments(method: Method, problem: Problem, fit: Fit) -> tuple[tuple[Adjustment, ...], tuple[Trial, ...]]:

@@ -87,6 +87,8 @@ class Method:
     """Given weights of a mean in the order of the members; None: equal, or fitted."""
     adjust: tuple[str, ...] = ()
     """What is fitted after averaging, in order, by name; `auto` alone: whatever gains on nested OOF."""
+    prior: tuple[float, ...] | Literal["estimate"] | None = None
+    """Shares of the classes in the test set, given or to be estimated; moves the test predictions alone."""
 
     @property
     def is_fitted(self) -> bool:
@@ -99,6 +101,7 @@ def method_of(
     options: dict[str, Any] | None = None,
     weights: Sequence[float] | None = None,
     adjust: Sequence[str] = (),
+    prior: Sequence[float] | Literal["estimate"] | None = None,
 ) -> Method:
     """Return the method that a user names.
 
@@ -107,6 +110,7 @@ def method_of(
         options: of the method.
         weights: in the order of the members, >= 0 and with the sum one; for the means only.
         adjust: what is fitted after averaging, or `auto` alone.
+        prior: shares of the classes in the test set, or `estimate`; not together with `adjust`.
 
     Raises:
         ConfigError: an unknown name or option, a value out of range, or weights for a method that fits its own.
@@ -117,9 +121,13 @@ def method_of(
         raise ConfigError(f"--method {name}: fits its weights, so none can be given; they are for {listed(MEANS)}")
     if "auto" in adjust and len(adjust) > 1:
         raise ConfigError(f"--adjust {','.join(adjust)}: auto chooses by itself, so nothing stands beside it")
+    if prior is not None and adjust:
+        raise ConfigError("--prior: moves probabilities as the models give them, so --adjust cannot stand beside it")
     shares = None if weights is None else tuple(float(weight) for weight in weights)
     known = next(known for known in METHODS if known == name)
-    method = Method(known, validate(_OPTIONS[known], options or {}, f"--method {name}"), shares, tuple(adjust))
+    block = validate(_OPTIONS[known], options or {}, f"--method {name}")
+    expected = prior if prior is None or prior == "estimate" else tuple(float(share) for share in prior)
+    method = Method(known, block, shares, tuple(adjust), expected)
     fit_of(method)  # an estimator that does not exist is refused here, before anything is read
     return method
 

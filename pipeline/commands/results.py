@@ -29,6 +29,9 @@ def ensemble(
     adjust: Annotated[
         str, typer.Option(help="What is fitted after averaging, such as temperature; auto: whatever gains.")
     ] = "",
+    prior: Annotated[
+        str, typer.Option(help="Shares of the classes in the test set, such as 0.2,0.8, or estimate; moves it alone.")
+    ] = "",
     name: Annotated[str, typer.Option(help="Name of the blend; by default made of its members' names.")] = "",
     root: Root = Path(),
 ) -> None:
@@ -44,6 +47,7 @@ def ensemble(
         options=read_block("--options", options),
         weights=read_numbers("--weights", weights),
         adjust=[word.strip() for word in adjust.split(",") if word.strip()],
+        prior="estimate" if prior == "estimate" else read_numbers("--prior", prior),
         name=name or None,
         root=root,
     )

@@ -44,7 +44,7 @@ def blend_runs(
         MismatchError: the runs differ in task, folds, classes or ids, there is nothing to fit on, or the name is taken
             by something else; nothing is written.
     """
-    given = {run.name: _member(run) for run in _distinct(runs)}
+    given = {run.name: _member(run) for run in _distinct(runs, method)}
     check_members(given)  # here, because messages name the runs in the order of the user
     runs, method = _in_order(runs, method)
     members = {run.name: given[run.name] for run in runs}
@@ -63,13 +63,13 @@ def blend_runs(
     return Run(folder), cv
 
 
-def _distinct(runs: Sequence[Run]) -> Sequence[Run]:
-    """Return the runs, or raise MismatchError when one comes twice or alone."""
+def _distinct(runs: Sequence[Run], method: Method) -> Sequence[Run]:
+    """Return the runs, or raise MismatchError when one comes twice, or alone and with nothing to do to it."""
     shown = [run.name for run in runs]
     if len(set(shown)) < len(shown):
         raise MismatchError(f"a blend needs different runs (found: {listed(shown)})")
-    if len(runs) < 2:
-        raise MismatchError("a blend needs at least two runs")
+    if len(runs) < 2 and not (method.adjust or method.prior):
+        raise MismatchError("a blend needs at least two runs; one alone may have --adjust or --prior")
     return runs
 
 
@@ -82,7 +82,8 @@ def _in_order(runs: Sequence[Run], method: Method) -> tuple[list[Run], Method]:
 
 
 def _default_name(runs: Sequence[Run], method: Method) -> str:
-    name = "-".join(["+".join(run.name for run in runs), *([] if method.name == "mean" else [method.name])])
+    ways = [method.name] if method.name != "mean" else ["adjusted"] if len(runs) == 1 else []
+    name = "-".join(["+".join(run.name for run in runs), *ways])
     if len(name) > _LONGEST_NAME:
         raise MismatchError(f"the names of {len(runs)} runs make no short name for their blend; choose one with --name")
     return name
@@ -206,6 +207,7 @@ def _plain(method: Method) -> dict[str, Any]:
         "options": method.options.plain(),
         "weights": method.weights and list(method.weights),
         "adjust": list(method.adjust),
+        "prior": list(method.prior) if isinstance(method.prior, tuple) else method.prior,
     }
 
 
