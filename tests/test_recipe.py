@@ -217,3 +217,26 @@ def test_averages_that_never_predict_are_a_warning():
     assert "ema: is kept but does not predict" in warnings_of(make_experiment({"ema": {"decay": 0.9}}))[0]
     late = make_experiment({"schedule": {"name": "step", "milestones": (9,)}})
     assert "milestones" in warnings_of(late)[0]
+
+
+@pytest.mark.parametrize(
+    ("block", "note"),
+    [
+        ({"optimizer": {"name": "adadelta"}}, "optimizer.lr: 0.1 scales the steps of adadelta"),
+        ({"pseudo": {"labels": "x", "start_epoch": 2}}, "pseudo.start_epoch: 2 is never reached in 2 epochs"),
+        ({"train": {"keep_epochs": 3}}, "train.keep_epochs: 3 of 2 epochs, so all are kept"),
+        ({"train": {"early_stop": {"patience": 1}}}, "predicts with the epoch that training stopped at"),
+        (
+            {
+                "consistency": {"strong": {"flip": {}}},
+                "loss": {"name": "cross_entropy", "label_smoothing": 0.1},
+                "ema": {},
+            },
+            "consistency.threshold: 0.95 is hardly ever reached with label_smoothing: 0.1",
+        ),
+    ],
+)
+def test_numbers_that_do_little_are_noted(block, note):
+    block = {**block, "optimizer": {"lr": 0.01, **block.get("optimizer", {})}}
+    assert any(note.replace("0.1 scales", "0.01 scales") in line for line in warnings_of(make_experiment(block)))
+    assert not any(note[:20] in line for line in warnings_of(make_experiment()))

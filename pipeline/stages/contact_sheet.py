@@ -22,7 +22,7 @@ from pipeline.training.scoring import UnitData
 
 SHEET = "contact sheet"
 
-N_SAMPLES, N_DRAWS, N_MIXED = 8, 7, 3
+N_SAMPLES, N_DRAWS, N_MIXED = 8, 8, 3
 MIN_SHARE = 0.02
 """Share of a label below which it is not written."""
 

@@ -215,6 +215,8 @@ def warnings_of(experiment: Experiment) -> list[str]:
             )
     if experiment.train.keep_epochs > epochs:
         notes.append(f"train.keep_epochs: {experiment.train.keep_epochs} of {epochs} epochs, so all are kept")
+    if experiment.optimizer.name == "adadelta" and experiment.optimizer.lr < 0.1:
+        notes.append(f"optimizer.lr: {experiment.optimizer.lr:g} scales the steps of adadelta, whose own rate is 1")
     notes += _unlabelled_warnings(experiment)
     freeze = experiment.train.freeze
     if freeze is not None and freeze.n_epochs is not None and freeze.n_epochs >= epochs:
