@@ -23,6 +23,7 @@ from pipeline.base.interrupt import StopFlag, stop_on_signals
 from pipeline.records.config import difference, load_task
 from pipeline.records.folds import load_folds
 from pipeline.records.predictions import Predictions, load_predictions
+from pipeline.records.pseudo_labels import load_labels, table_path
 from pipeline.stages import crossval
 from pipeline.training import unit as training_unit
 
@@ -30,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import ablation
 import contest
+import few_labels
 import paired
 import trials as runner
 
@@ -357,3 +359,25 @@ def test_the_picture_has_a_panel_for_each_contest_and_a_dot_for_each_seed(
         ]
     with Image.open(tmp_path / "picture.png") as image:
         assert np.asarray(image.convert("L")).std() > 1
+
+
+# -- few labels --------------------------------------------------------------------------------------------------------
+
+
+def test_rounds_of_pseudo_labels_are_trained_each_from_the_one_before_and_resume(tmp_path: Path) -> None:
+    make_toy(tmp_path, "multiclass", n_train=90)
+    size = few_labels.Size(n_labelled=24, epochs=1, n_unlabelled=30, n_scored=30)
+    cut = few_labels.prepare(tmp_path / "out", tmp_path / "data" / "multiclass", size)
+    chain = few_labels.Chain(cut, 0, "cpu", threshold=0.01)
+    done: list[str] = []
+    few_labels.run_chain(chain, lambda result: done.append(result.arm), StopFlag())
+    assert done == ["supervised", "pseudo-labels-1", "pseudo-labels-2", "pseudo-labels-3", "FixMatch"]
+    for number in (1, 2, 3):
+        labels = load_labels(table_path(cut.root / chain.labels(number), "all"))
+        assert {maker["run"] for maker in labels.makers} == {chain.teacher(number)}
+        assert labels.round == number
+    unlabelled = set(read_text_table(cut.table("test"))["id"])
+    assert set(labels.targets.ids) <= unlabelled
+    assert not unlabelled & set(read_text_table(cut.table("scored"))["id"])
+    few_labels.run_chain(chain, lambda result: done.append(result.arm), StopFlag())
+    assert len(done) == 5
