@@ -15,6 +15,7 @@ import torch
 from pipeline.augment.albumentations import build_recipe
 from pipeline.base.errors import DataError, PodiumError
 from pipeline.base.keyed import bits, hash_ids, make_key, uniforms
+from pipeline.data import stream as stream_module
 from pipeline.data.batches import EpochOrder, Items, even_slices, samples_of, seeds_of, shuffled
 from pipeline.data.stream import Stream
 from pipeline.training.executors import run_jobs
@@ -240,3 +241,26 @@ def is_there(pid):
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.parametrize(
+    ("error", "is_dead"),
+    [
+        (RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed."), True),
+        (ConnectionResetError(104, "Connection reset by peer"), True),
+        (EOFError(), True),
+        (RuntimeError("Caught RuntimeError in DataLoader worker process 0."), False),
+        (FileNotFoundError("Caught FileNotFoundError in DataLoader worker process 0."), False),
+        (RuntimeError("out of paper"), False),
+    ],
+)
+def test_only_the_end_of_a_worker_is_called_one(error, is_dead, monkeypatch):
+    class Failing:
+        def __iter__(self):
+            raise error
+
+    items = Items(arrays(), "cpu")
+    monkeypatch.setattr(stream_module, "_loader", lambda *_: Failing())
+    monkeypatch.setattr(stream_module, "_end_workers", lambda *_: None)
+    with Stream(items, recipe_for(items), 1) as stream, pytest.raises(PodiumError if is_dead else type(error)):
+        list(stream.batches(*epoch_of(0)))

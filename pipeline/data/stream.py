@@ -112,13 +112,23 @@ class Stream:
                     self._end_workers = Finalize(self, _end_workers, (self._loader,), exitpriority=100)
                 made = iter(self._loader)
             yield from made
-        except RuntimeError as error:  # of torch, when a worker does not answer and is no more
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+            if not _is_of_dead_worker(error):
                 raise
             raise PodiumError(
                 "a process that runs albumentations was killed from outside, most often because memory (or shared"
                 " memory, /dev/shm) ran out. Run the same command again to go on, with fewer --loaders"
             ) from error
+
+
+def _is_of_dead_worker(error: Exception) -> bool:
+    """Say whether a loader failed because a worker is no more: it does not answer, or died while it handed over memory.
+
+    What a worker raises itself comes with the words `Caught ... in DataLoader worker`.
+    """
+    if str(error).startswith("Caught "):
+        return False
+    return not isinstance(error, RuntimeError) or "DataLoader worker" in str(error)
 
 
 class _Orders:
