@@ -214,7 +214,8 @@ def test_labels_are_made_once_and_never_replaced_by_others(runs: Any) -> None:
 
 
 def test_the_proportion_of_a_fold_knows_nothing_of_its_own_rows(runs: Any, monkeypatch: Any) -> None:
-    root, _, (one, _) = runs
+    root, config, _ = runs
+    one = train_toy(root, config, ["train.epochs=1", "folds={scheme: plain, n_folds: 3}"], name="uneven")
     seen: list[tuple[int, np.ndarray]] = []
     original = stage.trusted_rows
 
@@ -227,6 +228,7 @@ def test_the_proportion_of_a_fold_knows_nothing_of_its_own_rows(runs: Any, monke
     truth = load_task(root / "configs/multiclass/task.yaml")
     table = load_folds(Workspace(root).folds(truth, one.experiment.folds))
     rows = load_train(truth, Workspace(root).data(truth)).rows
+    assert not np.array_equal(seen[0][1], seen[1][1])
     for fold, prior in seen:
         train = table.aligned_to(rows.ids).split(fold)[0]
         counts = np.bincount(np.asarray(rows.targets)[train], minlength=len(rows.names))

@@ -36,6 +36,7 @@ from pipeline.records.task import Task
 from pipeline.records.unlabelled import PseudoSpec
 from pipeline.training.losses import soft_cross_entropy
 from pipeline.training.misfits import refuse_misfits
+from pipeline.training.teacher import teach
 from pipeline.training.train import StepAt, epoch_batches, make_batch
 from pipeline.training.unit import UnitJob, train_unit_job
 from pipeline.training.unlabelled import ExtraRows, Unlabelled, joined, rows_at, share_at
@@ -155,6 +156,15 @@ def test_the_teacher_is_the_averaged_model_on_the_weak_view_and_only_sure_rows_c
     assert torch.equal(batch.weights[10:] > 0, is_sure)
     strict = replace(parts, teach=lambda inputs: (torch.zeros(5, 3), torch.zeros(5)))
     assert batch_of(experiment, unit, strict).weights[10:].tolist() == [0.0] * 5
+
+
+def test_a_teacher_of_two_classes_is_sure_of_either() -> None:
+    net = torch.nn.Linear(1, 1)
+    weights = {"weight": torch.ones(1, 1), "bias": torch.zeros(1)}
+    logits = torch.tensor([[4.0], [0.1], [-0.1], [-4.0]])
+    targets, is_sure = teach(net, weights, torch.sigmoid, 0.95, CPU, logits)
+    assert targets.flatten().tolist() == [1.0, 1.0, 0.0, 0.0]
+    assert is_sure.tolist() == [1.0, 0.0, 0.0, 1.0]
 
 
 def test_the_strong_view_has_changes_and_draws_of_its_own() -> None:

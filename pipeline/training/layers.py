@@ -71,7 +71,7 @@ def movable_names(model: nn.Module) -> set[str]:
 
 
 def freeze_layers(model: nn.Module, optimizer: torch.optim.Optimizer, spec: Freeze | None, epoch: int) -> None:
-    """Let those parameters of the optimiser take gradients that move in `epoch`; frozen ones lose what they have.
+    """Let those parameters of the optimiser take gradients that move in `epoch`; call it where none has a gradient.
 
     Parameters that the optimiser does not hold are fixed by the model itself and stay as they are.
     """
@@ -83,8 +83,6 @@ def freeze_layers(model: nn.Module, optimizer: torch.optim.Optimizer, spec: Free
     frozen = set() if is_over else frozen_names(model, spec, movable)
     for name, param in movable.items():
         param.requires_grad_(name not in frozen)
-        if name in frozen:
-            param.grad = None
 
 
 def enter_training(model: nn.Module) -> None:
