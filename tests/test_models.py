@@ -92,7 +92,7 @@ def test_describe_says_what_is_trained() -> None:
 
 
 def test_model_names_are_the_own_nets() -> None:
-    assert model_names() == ["cnn3", "conv1d", "conv5x5", "deepconv", "mlp", "resnet_small"]
+    assert model_names() == ["cnn3", "conv1d", "conv5x5", "deepconv", "mlp", "resnet_small", "speednet"]
 
 
 # ---- what a net computes

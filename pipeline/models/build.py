@@ -12,6 +12,7 @@ from pydantic import ValidationError, create_model
 from torch import nn
 
 from pipeline.base.errors import ConfigError, listed, nearest
+from pipeline.models.fast_nets import speednet
 from pipeline.models.image_nets import cnn3, resnet_small
 from pipeline.models.plain_nets import conv5x5, deepconv, mlp
 from pipeline.models.signal_nets import conv1d
@@ -23,7 +24,7 @@ from pipeline.records.record import Record, tuples
 Builder = Callable[..., nn.Module]
 
 _log = logging.getLogger(__name__)
-_OWN: dict[str, Builder] = {net.__name__: net for net in (cnn3, resnet_small, mlp, conv5x5, deepconv, conv1d)}
+_OWN: dict[str, Builder] = {net.__name__: net for net in (cnn3, resnet_small, speednet, mlp, conv5x5, deepconv, conv1d)}
 
 
 def build_model(

@@ -200,6 +200,8 @@ class OptimizerSpec(Record):
     """Coefficient of the L1 penalty on the weights (not norms and biases)."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Fine-tuning: each layer's rate is this share of the rate of the layer after it; the head has the full rate."""
+    bias_factor: Positive = 1.0
+    """Rate of norms and biases, as a multiple of the others'; up to 64 in trainings of a few epochs."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the optimiser, such as `momentum` or `betas`."""
 

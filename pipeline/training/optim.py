@@ -63,7 +63,7 @@ def build_optimizer(spec: OptimizerSpec, model: nn.Module) -> torch.optim.Optimi
                 f"optimizer.options.{option}: {spec.name} has no such option.{hint} Allowed: {listed(allowed)}"
             )
     try:
-        return _construct(spec, _parameter_groups(model, spec.weight_decay, spec.layer_decay))
+        return _construct(spec, _parameter_groups(model, spec))
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise ConfigError(f"optimizer: {spec.name} does not take {spec.options}: {error}") from error
 
@@ -139,24 +139,24 @@ def _one_cycle(schedule: OneCycle, step: int, last: int) -> float:
     return 1 - (1 - schedule.final_frac) * progress
 
 
-def _parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+def _parameter_groups(model: nn.Module, spec: OptimizerSpec) -> list[dict[str, Any]]:
     """Return the trainable parameters in the order of the model, by decay and by the rate of their layer.
 
-    A group's `lr_scale` is its rate as a share of the head's.
+    A group's `lr_scale` is its rate as a share of that of the head's weights.
     """
     named: Any = getattr(model, "no_weight_decay", tuple)
     exempt = set(named())
     trainable = [(name, param) for name, param in model.named_parameters() if param.requires_grad]
     if not trainable:
         raise ConfigError("model: no parameter is trainable; freeze less")
-    rates = layer_rates(model, layer_decay) if layer_decay < 1 else {}
+    rates = layer_rates(model, spec.layer_decay) if spec.layer_decay < 1 else {}
     groups: dict[tuple[float, bool], list[Tensor]] = {}
     for name, param in trainable:
-        key = (rates.get(name, 1.0), is_decayed(name, param) and name not in exempt)
-        groups.setdefault(key, []).append(param)
+        rate = rates.get(name, 1.0) * (1.0 if is_decayed(name, param) else spec.bias_factor)
+        groups.setdefault((rate, is_decayed(name, param) and name not in exempt), []).append(param)
     order = sorted(groups, key=lambda key: (key[0], not key[1]))
     return [
-        {"params": groups[rate, decays], "weight_decay": weight_decay if decays else 0.0, "lr_scale": rate}
+        {"params": groups[rate, decays], "weight_decay": spec.weight_decay if decays else 0.0, "lr_scale": rate}
         for rate, decays in order
     ]
 

@@ -33,7 +33,7 @@ from pipeline.records.task import Task
 from pipeline.training.ema import Ema
 from pipeline.training.losses import Loss, activate, build_loss, n_outputs
 from pipeline.training.optim import build_optimizer
-from pipeline.training.scaling import Scaling, measure_scaling, prepare, targets_at
+from pipeline.training.scaling import Scaling, measure_model, measure_scaling, prepare, targets_at
 from pipeline.training.teacher import teach
 
 Inputs = Callable[[Tensor, Draw, Draw, int], Tensor]
@@ -86,6 +86,8 @@ def build_parts(
     scaling = measure_scaling(task, experiment, rows, items, train)
     spec = experiment.model.started_for(fold)
     model = laid_out(new_model(task, spec, items.shape, rows, seed).to(machine.device), items.shape, machine)
+    if spec == spec.without_start():  # else the file holds what was measured where its weights were learnt
+        measure_model(model, items, rows, train, scaling)
     ema = Ema(model, experiment.ema.decay, experiment.ema.warmup) if experiment.ema else None
     views = experiment.consistency
 
