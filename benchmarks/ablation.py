@@ -14,12 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from contest import Contest, cut_contest
+from contest import Contest, cut_contest, labelled_task
 from entry import start
 from paired import publish_lines
 from trials import Result, Trial, run_trials
-
-from pipeline.records.task import MetricSpec, Source, Task
 
 BASELINE = "none"
 N_SCORED = 10_000
@@ -102,15 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def prepare(root: Path, data: Path, study: Study, n_scored: int) -> Contest:
     """Cut the contest of a study into rows to train on and rows to score on, as files of the workspace `root`."""
-    task = Task(
-        name=study.name,
-        data=str(data),
-        kind="multiclass",
-        metric=MetricSpec(name="accuracy"),
-        id="id",
-        target=("label",),
-        train=Source(table="train.csv", files=(study.files,)),
-    )
+    task = labelled_task(study.name, data, study.files)
     return cut_contest(root, task, data, {"train": study.n_train, "scored": n_scored}, {**RECIPE, **study.base})
 
 

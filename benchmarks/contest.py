@@ -24,7 +24,7 @@ from pipeline.base.errors import ConfigError, DataError
 from pipeline.base.files import hash_json, sha256_file, write_text
 from pipeline.base.keyed import hash_ids, make_key, uniforms
 from pipeline.base.tables import read_table
-from pipeline.records.task import Source, Task
+from pipeline.records.task import MetricSpec, Source, Task
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,13 @@ class Contest:
         """Return a hash of all ids and labels of all parts."""
         tables = [self.table(part) if part == "train" else self.answers(part) for part in self.parts]
         return hash_json([[path.name, sha256_file(path)] for path in sorted(tables)])
+
+
+def labelled_task(name: str, data: Path, files: str) -> Task:
+    """Return the task of a contest whose `train.csv` holds id and label; `files` is a pattern such as {id}.png."""
+    source = Source(table="train.csv", files=(files,))
+    metric = MetricSpec(name="accuracy")
+    return Task(name=name, data=str(data), kind="multiclass", metric=metric, id="id", target=("label",), train=source)
 
 
 def cut_contest(

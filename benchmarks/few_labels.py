@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contest import Contest, cut_contest
+from contest import Contest, cut_contest, labelled_task
 from entry import start
 from paired import publish_lines
 from trials import Report, Trial, read_result, run_trial, tally
@@ -25,7 +25,6 @@ from pipeline import api
 from pipeline.base.interrupt import StopFlag
 from pipeline.base.progress import say
 from pipeline.blending.trust import Trust
-from pipeline.records.task import MetricSpec, Source, Task
 from pipeline.stages.pseudo import Wanted
 from pipeline.training.executors import run_jobs
 
@@ -126,15 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def prepare(root: Path, data: Path, size: Size) -> Contest:
     """Cut MNIST into labelled rows, rows without labels (the test set of the task) and rows to score on."""
-    task = Task(
-        name=size.name,
-        data=str(data),
-        kind="multiclass",
-        metric=MetricSpec(name="accuracy"),
-        id="id",
-        target=("label",),
-        train=Source(table="train.csv", files=("train/{id}.png",)),
-    )
+    task = labelled_task(size.name, data, "train/{id}.png")
     parts = {"train": size.n_labelled, "test": size.n_unlabelled, "scored": size.n_scored}
     return cut_contest(root, task, data, parts, size.base())
 

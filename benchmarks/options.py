@@ -20,23 +20,18 @@ from statistics import median
 import numpy as np
 import torch
 from entry import start
+from made_up import made_up_unit
 
 from pipeline.base.files import write_text
 from pipeline.base.progress import say
-from pipeline.data.batches import Items, samples_of
 from pipeline.records.config import validate
 from pipeline.records.experiment import Experiment
 from pipeline.records.machine import Machine
-from pipeline.records.rows import Rows
-from pipeline.records.task import MetricSpec, Source, Task
 from pipeline.training.device import has_native_bf16, resolve_device, threads
-from pipeline.training.recipe import Parts, build_parts
-from pipeline.training.scaling import hard_labels, soft_targets
-from pipeline.training.scoring import UnitData
 from pipeline.training.train import StepAt, epoch_batches, make_batch, train_step
 
 PROJECT = Path(__file__).parent.parent
-N_ROWS, N_CLASSES, PX = 1_024, 10, 32
+N_ROWS, PX = 1_024, 32
 NETS = {
     "cnn3 (width 32)": {"name": "cnn3", "width": 32, "convs_per_block": 2},
     "resnet_small (width 32)": {"name": "resnet_small", "width": 32},
@@ -123,7 +118,8 @@ def _stepper(net: dict[str, object], way: Way, batch_size: int, device: str, n_t
     }
     experiment = validate(Experiment, values, "benchmark")
     machine = Machine(device=device, threads=n_threads, precision=way.precision, channels_last=way.channels_last)
-    unit, parts = _unit(experiment, machine)
+    images = np.random.default_rng(0).integers(0, 256, (N_ROWS, 3, PX, PX), dtype=np.uint8)
+    unit, parts = made_up_unit(images, experiment, machine)
     order, batches = epoch_batches(unit, experiment, 0)
     at = StepAt(0, 0, len(batches), batches[0])
 
@@ -132,35 +128,6 @@ def _stepper(net: dict[str, object], way: Way, batch_size: int, device: str, n_t
         train_step(parts, experiment, machine, make_batch(unit, parts, experiment, order, at, stored), at)
 
     return step
-
-
-def _unit(experiment: Experiment, machine: Machine) -> tuple[UnitData, Parts]:
-    rng = np.random.default_rng(0)
-    ids = np.array([f"r{number}" for number in range(N_ROWS)], dtype=object)
-    labels = np.arange(N_ROWS, dtype=np.int64) % N_CLASSES
-    rows = Rows(ids, tuple((n,) for n in range(N_ROWS)), tuple(map(str, range(N_CLASSES))), labels)
-    items = Items(rng.integers(0, 256, (N_ROWS, 3, PX, PX), dtype=np.uint8), machine.device)
-    source = Source(table="train.csv", files=("{id}.png",))
-    task = Task(
-        name="benchmark", data=".", kind="multiclass", metric=MetricSpec(name="accuracy"), target=("y",), train=source
-    )
-    everything = np.arange(N_ROWS)
-    parts = build_parts(task, experiment, machine, rows, items, everything, 0)
-    samples = samples_of(ids, rows.items, everything)
-    unit = UnitData(
-        name="all",
-        seed=0,
-        ids=ids,
-        items=items,
-        targets=soft_targets(task, rows, parts.scaling),
-        labels=hard_labels(rows),
-        train=samples,
-        heldout=samples_of(ids, rows.items, everything[:0]),
-        score=lambda _: None,
-        higher_is_better=True,
-        metric="accuracy",
-    )
-    return unit, parts
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -31,7 +31,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import ablation
 import contest
+import ensemble
 import few_labels
+import memory
 import paired
 import trials as runner
 
@@ -381,3 +383,70 @@ def test_rounds_of_pseudo_labels_are_trained_each_from_the_one_before_and_resume
     assert not unlabelled & set(read_text_table(cut.table("scored"))["id"])
     few_labels.run_chain(chain, lambda result: done.append(result.arm), StopFlag())
     assert len(done) == 5
+
+
+# -- the ensemble ------------------------------------------------------------------------------------------------------
+
+
+def test_runs_and_blends_are_scored_on_oof_and_on_rows_kept_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = {"train": {"epochs": 4, "batch_size": 16, "precision": "fp32"}, "folds": {"n_folds": 3}}
+    first = make_toy(tmp_path, "multiclass", name="toy", n_train=120, net=net)
+    first.with_name("small.yaml").write_text("base: net.yaml\nmodel: {name: mlp, hidden: 2}\n")
+    monkeypatch.setattr(ensemble, "PROJECT", tmp_path)
+    monkeypatch.setattr(ensemble, "MEMBERS", {"toy": ("net", "small")})
+    cut = ensemble.prepare(tmp_path / "out", tmp_path / "data" / "toy", "toy", 60)
+    machine: dict[str, Any] = {"device": "cpu", "jobs": 1, "threads": 1, "show": "quiet", "root": cut.root}
+    runs = [api.train(cut.config.with_name(f"{name}.yaml"), name=name, **machine) for name in ("net", "small")]
+    lines = {line.way: line for line in ensemble.score(cut, runs)}
+    assert list(lines) == ["net", "small", "mean of all runs", "greedy", "stack"]
+
+    answers = read_text_table(cut.answers("test")).set_index("id")["label"]
+
+    def accuracy(parts: list[Predictions]) -> float:
+        values = np.mean([part.aligned_to(np.array(answers.index, dtype=object)).values for part in parts], axis=0)
+        return float((np.array(parts[0].names, dtype=object)[values.argmax(axis=1)] == answers.to_numpy()).mean())
+
+    folds = {
+        run.name: [load_predictions(path) for path in sorted(run.folder.glob("units/*/test.parquet"))] for run in runs
+    }
+    for run in runs:
+        line, own = lines[run.name], [accuracy([part]) for part in folds[run.name]]
+        assert len(own) == 3
+        assert line.oof == pytest.approx(read_json(run.folder / "cv.json")["pooled"], abs=1e-9)
+        assert (line.one_fold, line.one_fold_std) == pytest.approx((mean(own), stdev(own)))
+        assert line.all_folds == pytest.approx(accuracy(folds[run.name]))
+        assert line.in_sample is None
+    best = max(("net", "small"), key=lambda name: lines[name].oof)
+    blend = lines["mean of all runs"]
+    assert blend.all_folds == pytest.approx(accuracy([*folds["net"], *folds["small"]]))
+    assert blend.gain == pytest.approx(blend.all_folds - lines[best].one_fold)
+    assert blend.oof == blend.in_sample  # a mean fits nothing
+    assert lines["greedy"].in_sample >= max(lines["net"].oof, lines["small"].oof)  # it starts with the best
+    text = ensemble.publish(list(lines.values()), "A toy", runs[0], tmp_path / "table.md", tmp_path / "plot.png")
+    assert text == (tmp_path / "table.md").read_text()
+    assert f"| {100 * lines['greedy'].in_sample:.2f} | {100 * lines['greedy'].oof:.2f}" in text
+    with (tmp_path / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["all_folds"]) for row in rows] == [line.all_folds for line in lines.values()]
+    with Image.open(tmp_path / "plot.png") as picture:
+        assert picture.size[0] > 300
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_sparse_store_takes_no_disk_and_its_training_is_watched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = memory.sparse_images(tmp_path / "store.bin", 1_000, 64)
+    assert images.shape == (1_000, 3, 64, 64)
+    assert (tmp_path / "store.bin").stat().st_blocks * 512 < images.nbytes / 100
+    before = memory.anonymous_bytes()
+    held = np.ones(64 * 2**20, dtype=np.uint8)
+    assert memory.anonymous_bytes() - before > 0.9 * held.nbytes
+    out = tmp_path / "memory.md"
+    memory.main(["--gb", "0.05", "--steps", "2", "--epochs", "2", "--folder", str(tmp_path), "--out", str(out)])
+    assert "| 128 of 332 images, at random, 224 px | 0.05 GB |" in out.read_text()
+    assert out.read_text().strip() == capsys.readouterr().out.strip()

@@ -115,7 +115,7 @@ def score_epoch(
         score = unit.score(average_items(parts.activate(logits), unit.heldout, n_rows, parts.scaling))
     row: EpochRow = {
         "epoch": state.epoch + 1,
-        "lr": max(float(group["lr"]) for group in parts.optimizer.param_groups),  # that of the head
+        "lr": _head_rate(parts.optimizer),
         "train_loss": float(state.loss_sum) / state.n_applied if state.n_applied else None,
         "heldout_loss": heldout_loss,
         unit.metric: score,
@@ -168,3 +168,9 @@ def _rank(row: EpochRow, unit: UnitData) -> float:
     if score is None:
         return -float(sys.float_info.max if loss is None else loss)
     return float(score if unit.higher_is_better else -score)
+
+
+def _head_rate(optimizer: torch.optim.Optimizer) -> float:
+    """Return the present rate of the head's weights; other layers, norms and biases may have another."""
+    group = optimizer.param_groups[-1]
+    return float(group["lr"]) / float(group.get("lr_scale", 1.0))

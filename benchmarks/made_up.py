@@ -1,0 +1,52 @@
+"""A unit of training on made-up items, without files: what the measurements of steps and memory train."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.batches import Items, samples_of
+from pipeline.records.experiment import Experiment
+from pipeline.records.machine import Machine
+from pipeline.records.rows import Rows
+from pipeline.records.task import MetricSpec, Source, Task
+from pipeline.training.recipe import Parts, build_parts
+from pipeline.training.scaling import hard_labels, soft_targets
+from pipeline.training.scoring import UnitData
+
+N_CLASSES = 10
+
+
+def made_up_unit(
+    array: NDArray[Any], experiment: Experiment, machine: Machine, n_heldout: int = 0
+) -> tuple[UnitData, Parts]:
+    """Return a unit whose items are those of `array` (N, C, H, W), labelled in turn, and its parts.
+
+    The first `n_heldout` rows are predicted after every epoch and not trained on.
+    """
+    ids = np.array([f"r{number}" for number in range(len(array))], dtype=object)
+    labels = np.arange(len(array), dtype=np.int64) % N_CLASSES
+    rows = Rows(ids, tuple((n,) for n in range(len(array))), tuple(map(str, range(N_CLASSES))), labels)
+    items = Items(array, machine.device)
+    source = Source(table="train.csv", files=("{id}.png",))
+    task = Task(
+        name="benchmark", data=".", kind="multiclass", metric=MetricSpec(name="accuracy"), target=("y",), train=source
+    )
+    train, heldout = np.arange(n_heldout, len(array)), np.arange(n_heldout)
+    parts = build_parts(task, experiment, machine, rows, items, train, 0)
+    unit = UnitData(
+        name="all",
+        seed=0,
+        ids=ids,
+        items=items,
+        targets=soft_targets(task, rows, parts.scaling),
+        labels=hard_labels(rows),
+        train=samples_of(ids, rows.items, train),
+        heldout=samples_of(ids, rows.items, heldout),
+        score=lambda _: None,
+        higher_is_better=True,
+        metric="accuracy",
+    )
+    return unit, parts
