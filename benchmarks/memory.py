@@ -85,7 +85,9 @@ def _large(folder: Path, gb: float, n_steps: int) -> str:
     px = 224
     images = sparse_images(folder / "store.bin", int(gb * 1e9 / (3 * px * px)), px)
     before, highest = anonymous_bytes(), 0
-    for number, (_, held) in enumerate(islice(held_after_steps(images, folder, 1, len(images) // 100), n_steps), start=1):
+    for number, (_, held) in enumerate(
+        islice(held_after_steps(images, folder, 1, len(images) // 100), n_steps), start=1
+    ):
         highest = max(highest, held)
         if number % 50 == 0:
             say(f"{gb:g} GB: step {number}/{n_steps}, {_mb(held)}")
