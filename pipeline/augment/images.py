@@ -7,19 +7,28 @@ exact copies of pixels; rotation, scale, shear and enlarged parts are one warp w
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from pipeline.augment.colour import colour_images
+from pipeline.augment.copies import can_copy, change_groups_, shift_by_windows
 from pipeline.augment.draw import Draw
 from pipeline.augment.limits import largest_moves, refuse_image_augment
 from pipeline.augment.patches import N_ERASING_DRAWS, N_RECTANGLE_DRAWS, cut_out, erase
+from pipeline.augment.pieces import in_pieces
 from pipeline.augment.pixels import add_noise, blur_images, blur_parameters, noise_parameters, reflected
 from pipeline.augment.warp import affine_parameters, crop_parameters, warp_images
 from pipeline.base.errors import ConfigError, nearest
 from pipeline.records.augmentation import Augment
 
 FILLS = ("zero", "reflect", "edge")
+
+_Moves = tuple[Tensor, Tensor]
+_Mirrors = tuple[Tensor | None, Tensor | None]
+_Group = tuple[Tensor, Callable[[Tensor], Tensor]]
 
 
 def augment_images(
@@ -40,18 +49,22 @@ def augment_images(
     """
     channels, height, width = images.shape[1:]
     refuse_image_augment(augment, (channels, height, width))
+    stored = images
     images = _warped(images, augment, draw)
     images = _rearranged(images, augment, draw, lasting_draw, epoch)
     if augment.colour is not None:
-        images = colour_images(images, augment.colour, draw("colour", 5), full_scale)
+        coloured = partial(colour_images, colour=augment.colour, full_scale=full_scale)
+        images = in_pieces(lambda part, draws: coloured(part, draws=draws), images, draw("colour", 5))
     if augment.blur is not None:
-        images = blur_images(images, *blur_parameters(augment.blur, draw("blur", 2)))
+        sigma_px, radius = blur_parameters(augment.blur, draw("blur", 2))
+        images = in_pieces(partial(blur_images, radius=radius), images, sigma_px)
     if augment.noise is not None:
-        images = add_noise(images, *noise_parameters(augment.noise, draw("noise", 4), full_scale))
+        images = in_pieces(add_noise, images, *noise_parameters(augment.noise, draw("noise", 4), full_scale))
     if augment.erasing is not None:
-        images = erase(images, augment.erasing, draw("erasing", N_ERASING_DRAWS), full_scale)
+        draws = draw("erasing", N_ERASING_DRAWS)
+        images = erase(images, augment.erasing, draws, full_scale, in_place=images is not stored)
     if augment.cutout is not None:
-        images = cut_out(images, augment.cutout, draw("cutout", 2))
+        images = cut_out(images, augment.cutout, draw("cutout", 2), in_place=images is not stored)
     return images
 
 
@@ -70,17 +83,25 @@ def shift_images(images: Tensor, dy: Tensor, dx: Tensor, fill: str) -> Tensor:
     Raises:
         ConfigError: `fill` is another word.
     """
+    if fill not in FILLS:
+        raise ConfigError(f"fill: '{fill}' is not known.{nearest(fill, FILLS)} Allowed: {', '.join(FILLS)}")
+    if can_copy(images) and (dy.abs() < images.shape[2]).all() and (dx.abs() < images.shape[3]).all():
+        return shift_by_windows(images, dy, dx, fill)
     return _pick(images, _moved(_own_index(images, 2), dy, fill), _moved(_own_index(images, 3), dx, fill))
 
 
 def turn_images(images: Tensor, quarters: Tensor) -> Tensor:
     """Return the square images turned anticlockwise by `quarters` (B,) of 0..3 times 90 degrees, exactly."""
+    if can_copy(images):
+        return change_groups_(images.clone(), _groups_by_turn(quarters))
     rows, columns = _turned(_own_index(images, 2), _own_index(images, 3), quarters)
     return _pick(_transposed(images, quarters), rows, columns)
 
 
 def flip_images(images: Tensor, horizontal: Tensor, vertical: Tensor) -> Tensor:
     """Return the images mirrored left-right where `horizontal` and top-bottom where `vertical`, both (B,) bool."""
+    if can_copy(images):
+        return change_groups_(images.clone(), _groups_by_mirror(horizontal, vertical))
     rows, columns = _own_index(images, 2), _own_index(images, 3)
     return _pick(images, _mirrored(rows, vertical), _mirrored(columns, horizontal))
 
@@ -97,28 +118,53 @@ def _warped(images: Tensor, augment: Augment, draw: Draw) -> Tensor:
     if augment.resized_crop is not None:
         draws = draw("resized_crop", N_RECTANGLE_DRAWS)
         parts = crop_parameters(augment.resized_crop, draws, images.shape[2], images.shape[3])
-    return images if moves is None and parts is None else warp_images(images, moves, parts)
+    return images if moves is None and parts is None else in_pieces(warp_images, images, moves, parts)
 
 
 def _rearranged(images: Tensor, augment: Augment, draw: Draw, lasting_draw: Draw, epoch: int) -> Tensor:
-    """Return the images shifted, then turned, then mirrored: all only choose pixels, so it is one pass over them."""
-    if augment.shift is None and augment.flip is None and not augment.turn_90:
-        return images
-    rows, columns = _own_index(images, 2), _own_index(images, 3)
+    """Return the images shifted, then turned, then mirrored."""
+    moves = quarters = mirrors = None
     if augment.shift is not None:
         most = largest_moves(augment.shift, images.shape[2], images.shape[3])
-        dy, dx = (whole_moves(draws, limit) for draws, limit in zip(draw("shift", 2).unbind(1), most, strict=True))
-        rows, columns = _moved(rows, dy, augment.shift.fill), _moved(columns, dx, augment.shift.fill)
+        down, across = draw("shift", 2).unbind(1)
+        moves = whole_moves(down, most[0]), whole_moves(across, most[1])
     if augment.turn_90:
         quarters = (draw("turn_90", 1)[:, 0] * 4).floor().long()
-        images = _transposed(images, quarters)
-        rows, columns = _turned(rows, columns, quarters)
     if augment.flip is not None:
         horizontal, vertical = (draw("flip", 2) < 0.5).unbind(1)
         if augment.flip.alternate:
             horizontal = (lasting_draw("flip_alternate", 1)[:, 0] < 0.5) ^ (epoch % 2 == 1)
-        rows = _mirrored(rows, vertical) if augment.flip.vertical else rows
-        columns = _mirrored(columns, horizontal) if augment.flip.horizontal else columns
+        mirrors = (horizontal if augment.flip.horizontal else None), (vertical if augment.flip.vertical else None)
+    if moves is None and quarters is None and mirrors is None:
+        return images
+    way = _one_by_one if can_copy(images) else _in_one_pass
+    return way(images, moves, augment.shift.fill if augment.shift else "zero", quarters, mirrors)
+
+
+def _one_by_one(
+    images: Tensor, moves: _Moves | None, fill: str, quarters: Tensor | None, mirrors: _Mirrors | None
+) -> Tensor:
+    """Return the images after those steps that are given, each by copies."""
+    images = images.clone() if moves is None else shift_images(images, *moves, fill)
+    if quarters is not None:
+        change_groups_(images, _groups_by_turn(quarters))
+    return images if mirrors is None else change_groups_(images, _groups_by_mirror(*mirrors))
+
+
+def _in_one_pass(
+    images: Tensor, moves: _Moves | None, fill: str, quarters: Tensor | None, mirrors: _Mirrors | None
+) -> Tensor:
+    """Return the same by an index of the pixels: all the steps only choose them, so one choice does for all."""
+    rows, columns = _own_index(images, 2), _own_index(images, 3)
+    if moves is not None:
+        rows, columns = _moved(rows, moves[0], fill), _moved(columns, moves[1], fill)
+    if quarters is not None:
+        images = _transposed(images, quarters)
+        rows, columns = _turned(rows, columns, quarters)
+    if mirrors is not None:
+        horizontal, vertical = mirrors
+        rows = rows if vertical is None else _mirrored(rows, vertical)
+        columns = columns if horizontal is None else _mirrored(columns, horizontal)
     return _pick(images, rows, columns)
 
 
@@ -135,13 +181,22 @@ def _moved(index: Tensor, move: Tensor, fill: str) -> Tensor:
         return source.masked_fill((source < 0) | (source > last), -1)
     if fill == "edge":
         return source.clamp(0, last)
-    if fill == "reflect":
-        return reflected(source, last + 1)
-    raise ConfigError(f"fill: '{fill}' is not known.{nearest(fill, FILLS)} Allowed: {', '.join(FILLS)}")
+    return reflected(source, last + 1)
 
 
 def _mirrored(index: Tensor, flags: Tensor) -> Tensor:
     return torch.where(flags[:, None], index.flip(1), index)
+
+
+def _groups_by_turn(quarters: Tensor) -> list[_Group]:
+    return [(quarters == number, partial(torch.rot90, k=number, dims=(2, 3))) for number in (1, 2, 3)]
+
+
+def _groups_by_mirror(horizontal: Tensor | None, vertical: Tensor | None) -> list[_Group]:
+    ways: list[tuple[Tensor | None, tuple[int, ...]]] = [(horizontal, (3,)), (vertical, (2,))]
+    if horizontal is not None and vertical is not None:
+        ways = [(horizontal & ~vertical, (3,)), (vertical & ~horizontal, (2,)), (horizontal & vertical, (2, 3))]
+    return [(chosen, partial(torch.flip, dims=axes)) for chosen, axes in ways if chosen is not None]
 
 
 def _transposed(images: Tensor, quarters: Tensor) -> Tensor:

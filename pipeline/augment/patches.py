@@ -6,11 +6,14 @@ A rectangle is a row (top, left, height, width) of whole pixels; it may overhang
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from pipeline.augment.copies import can_copy, write_rectangles_
 from pipeline.augment.noise import noise_seeds, uniform_noise
+from pipeline.augment.pieces import in_pieces
 from pipeline.records.augmentation import Cutout, Erasing
 
 N_ATTEMPTS = 10
@@ -57,16 +60,17 @@ def rectangle_fits(areas: tuple[float, float], aspects: tuple[float, float], hei
     return round(math.sqrt(area * aspect)) <= height and round(math.sqrt(area / aspect)) <= width
 
 
-def erase(images: Tensor, erasing: Erasing, draws: Tensor, full_scale: float) -> Tensor:
+def erase(images: Tensor, erasing: Erasing, draws: Tensor, full_scale: float, in_place: bool = False) -> Tensor:
     """Return the images, some with one random rectangle overwritten.
 
     The variant of the authors' code: sizes that do not fit are drawn again, the place is then even among those inside.
 
     Args:
-        images: (B, C, H, W), uint8 or floating; left untouched.
+        images: (B, C, H, W), uint8 or floating; left untouched unless `in_place`.
         erasing: how often, how large, with what.
         draws: (B, 25) in [0, 1): whether, 22 for the rectangle, two for the seed of the fill.
         full_scale: random fills are even over 0..full_scale.
+        in_place: write into `images` and return them.
 
     Source: random erasing (Zhong et al. 2017, https://arxiv.org/abs/1708.04896).
     """
@@ -74,39 +78,46 @@ def erase(images: Tensor, erasing: Erasing, draws: Tensor, full_scale: float) ->
     rectangles = random_rectangles(draws[:, 1:-2], areas, aspects, images.shape[2], images.shape[3])
     rectangles = rectangles * (draws[:, :1] < erasing.prob)
     if erasing.fill == "zero":
-        return overwrite(images, rectangles)
+        return overwrite(images, rectangles, in_place=in_place)
     channels, height, width = images.shape[1:]
     shape = (channels, height, width) if erasing.fill == "pixel" else (channels, 1, 1)
-    return overwrite(images, rectangles, _random_values(images, draws[:, -2:], shape, full_scale))
+    filled = partial(_random_values, shape=shape, full_scale=full_scale)
+    values = in_pieces(filled, images, draws[:, -2:], into=images.new_empty(len(images), *shape))
+    return overwrite(images, rectangles, values, in_place)
 
 
-def cut_out(images: Tensor, cutout: Cutout, draws: Tensor) -> Tensor:
+def cut_out(images: Tensor, cutout: Cutout, draws: Tensor, in_place: bool = False) -> Tensor:
     """Return the images with one square of zeros each, whose centre is even over all pixels, so it may overhang.
 
     Args:
-        images: (B, C, H, W), uint8 or floating; left untouched.
+        images: (B, C, H, W), uint8 or floating; left untouched unless `in_place`.
         cutout: how large.
         draws: (B, 2) in [0, 1): row and column of the centre.
+        in_place: write into `images` and return them.
 
     Source: cutout (DeVries and Taylor 2017, https://arxiv.org/abs/1708.04552); an odd side reaches equally far both
     ways, where the authors' code makes it one pixel shorter.
     """
     centres = (draws[:, :2] * draws.new_tensor(images.shape[2:])).floor().long()
     sides = torch.full_like(centres, cutout.size_px)
-    return overwrite(images, torch.cat([centres - cutout.size_px // 2, sides], dim=1))
+    return overwrite(images, torch.cat([centres - cutout.size_px // 2, sides], dim=1), in_place=in_place)
 
 
-def overwrite(images: Tensor, rectangles: Tensor, values: Tensor | None = None) -> Tensor:
+def overwrite(images: Tensor, rectangles: Tensor, values: Tensor | None = None, in_place: bool = False) -> Tensor:
     """Return the images with the rectangle of each overwritten.
 
     Args:
-        images: (B, C, H, W), any type; left untouched.
+        images: (B, C, H, W), any type; left untouched unless `in_place`.
         rectangles: (B, 4) int64 as top, left, height, width; may overhang, and changes nothing where a side is 0.
         values: what is written, of the images' type and of a shape that broadcasts to theirs; without it, zeros.
+        in_place: write into `images` and return them.
     """
+    images = images if in_place else images.clone()
+    if can_copy(images):
+        return write_rectangles_(images, rectangles, values)
     rows, columns = (_inside(rectangles[:, axis], rectangles[:, axis + 2], images.shape[axis + 2]) for axis in (0, 1))
     inside = rows[:, None, :, None] & columns[:, None, None, :]
-    return images.masked_fill(inside, 0) if values is None else torch.where(inside, values, images)
+    return images.masked_fill_(inside, 0) if values is None else torch.where(inside, values, images, out=images)
 
 
 def _inside(start: Tensor, length: Tensor, size: int) -> Tensor:

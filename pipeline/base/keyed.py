@@ -53,7 +53,9 @@ def uniforms(key: int, ids: UInt64s, n_draws: int, occurrence: UInt64s | None = 
         n_draws: draws per id, >= 0; the first draws do not change when more are asked for.
         occurrence: (B,) which time within the epoch each id appears; without it the draws are others than with zeros.
     """
-    return (_bits(key, ids, n_draws, occurrence) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    drawn = _bits(key, ids, n_draws, occurrence)
+    drawn >>= np.uint64(11)
+    return np.multiply(drawn, 2.0**-53, dtype=np.float64)
 
 
 def integers(key: int, ids: UInt64s, high: int, n_draws: int, occurrence: UInt64s | None = None) -> NDArray[np.int64]:
@@ -146,16 +148,21 @@ def _bits(key: int, ids: UInt64s, n_draws: int, occurrence: UInt64s | None) -> U
     """Return 64 random bits for each id and draw, shape (B, n_draws)."""
     base = _mix(ids ^ np.uint64(key))
     if occurrence is not None:
-        base = _mix(base + occurrence.astype(np.uint64) * _GOLDEN)
-    with np.errstate(over="ignore"):
-        steps = (np.arange(1, n_draws + 1, dtype=np.uint64) * _GOLDEN)[None, :]
-        return _mix(base[:, None] + steps)
+        base += occurrence.astype(np.uint64) * _GOLDEN
+        _mix(base)
+    return _mix(base[:, None] + np.arange(1, n_draws + 1, dtype=np.uint64) * _GOLDEN)
 
 
 def _mix(bits: UInt64s) -> UInt64s:
-    """Scramble each 64-bit number so that neighbours become unrelated."""
-    with np.errstate(over="ignore"):
-        bits = bits + _GOLDEN
-        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return bits ^ (bits >> np.uint64(31))
+    """Scramble each 64-bit number of an array in place, so that neighbours become unrelated, and return it.
+
+    Arithmetic on arrays wraps around without a warning, which it would give on single numbers.
+    """
+    shifted = np.empty_like(bits)
+    bits += _GOLDEN
+    bits ^= np.right_shift(bits, np.uint64(30), out=shifted)
+    bits *= np.uint64(0xBF58476D1CE4E5B9)
+    bits ^= np.right_shift(bits, np.uint64(27), out=shifted)
+    bits *= np.uint64(0x94D049BB133111EB)
+    bits ^= np.right_shift(bits, np.uint64(31), out=shifted)
+    return bits

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.augment.pieces import in_pieces
 from pipeline.base.errors import ConfigError
 from pipeline.data.batches import Items, channel_stats, samples_of
 from pipeline.models.fast_nets import Measured
@@ -39,10 +40,10 @@ class Scaling:
 def prepare(batch: Tensor, scaling: Scaling, is_channels_last: bool = True) -> Tensor:
     """Return stored items (B, C, ...) as the model sees them: float32, normalised, images in the asked layout."""
     shape = (1, -1) + (1,) * (batch.ndim - 2)
-    inputs = (batch.float() - scaling.mean.view(shape)) / scaling.std.view(shape)
-    if inputs.ndim == 4 and is_channels_last:
-        return inputs.contiguous(memory_format=torch.channels_last)
-    return inputs.contiguous()
+    mean, std = scaling.mean.view(shape), scaling.std.view(shape)
+    layout = torch.channels_last if batch.ndim == 4 and is_channels_last else torch.contiguous_format
+    inputs = torch.empty(batch.shape, dtype=torch.float32, device=batch.device, memory_format=layout)
+    return in_pieces(lambda part: part.to(torch.float32, copy=True).sub_(mean).div_(std), batch, into=inputs)
 
 
 def measure_scaling(task: Task, experiment: Experiment, rows: Rows, items: Items, train: NDArray[np.int64]) -> Scaling:
