@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import DataError, listed, nearest
-from pipeline.data.readers import Resize, convert_channels, load_array, reader_for, resize_image, storable
+from pipeline.data.readers import (
+    Resize,
+    convert_channels,
+    load_array,
+    read_image,
+    reader_for,
+    resize_image,
+    storable,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,12 +80,21 @@ class OpenItems:
     """Of files only: the file of each item."""
 
 
-def open_items(source: ItemSource, report: Report) -> OpenItems:
-    """Return a source ready to be read; tables and compressed arrays are loaded here, once."""
+def open_items(source: ItemSource, report: Report, form: StoredForm | None = None) -> OpenItems:
+    """Return a source ready to be read; tables and compressed arrays are loaded here, once.
+
+    With `form`, what items become next, a large picture may be read at a smaller size: see `fit` of `read_image`.
+    """
     if isinstance(source, FileItems):
         paths = source.paths
         title = f"decoding {len(paths):,} files"
-        return OpenItems(len(paths), title, lambda i: reader_for(paths[i])(paths[i]), lambda i: str(paths[i]), paths)
+        fit = None if form is None or form.size is None else (form.size, form.resize)
+
+        def read(index: int) -> Array:
+            reader = reader_for(paths[index])
+            return read_image(paths[index], fit=fit) if reader is read_image else reader(paths[index])
+
+        return OpenItems(len(paths), title, read, lambda i: str(paths[i]), paths)
     if isinstance(source, PixelItems):
         report(f"reading {source.table}")
         path, array = source.table, _read_pixels(source)

@@ -152,7 +152,7 @@ def _build_once(
         if not _is_whole(folder):
             remove_leftovers(folder)
             (folder / "meta.json").unlink(missing_ok=True)  # a marker without its data
-            _build(open_items(source, report), form, folder, report, progress, workers)
+            _build(open_items(source, report, form), form, folder, report, progress, workers)
 
 
 def _opened(folder: Path, key: str) -> Store:
@@ -185,10 +185,14 @@ class _Tally:
     kinds: dict[tuple[tuple[int, ...], str], int] = field(default_factory=dict)
     """First item of each (shape, type)."""
     n_nonfinite: int = 0
+    last: tuple[tuple[int, ...], np.dtype[Any]] | None = None
+    """Shape and type of the item before."""
 
     def add(self, item: Array, index: int) -> None:
         """Take note of one item."""
-        self.kinds.setdefault((item.shape, item.dtype.name), index)
+        if self.last != (item.shape, item.dtype):
+            self.last = (item.shape, item.dtype)
+            self.kinds.setdefault((item.shape, item.dtype.name), index)
         if item.dtype.kind == "f":
             self.n_nonfinite += int(item.size - np.isfinite(item).sum())
 
@@ -276,7 +280,7 @@ def _write(read: Callable[[int], Array], n: int, path: Path, block: int, workers
     def decode(indices: range) -> list[Array | DataError]:
         return [_or_error(read, index) for index in indices]
 
-    with path.open("wb") as file:
+    with path.open("wb", buffering=2**20) as file:
         for indices, results in _in_order(decode, n, block, workers):
             for index, result in zip(indices, results, strict=True):
                 if isinstance(result, DataError):
