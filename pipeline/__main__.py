@@ -1,6 +1,7 @@
 """The command `podium`, also `python -m pipeline`.
 
-Exit codes: 0, 1 (user error), 75 (asked to stop, resumable), 130 (Ctrl-C).
+Exit codes: 0, 1 (user error), 75 (asked to stop, resumable), 130 (Ctrl-C). `PODIUM_MALLOC=off` in the environment
+leaves the allocator of the process as it is (`base/allocator.py`).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from pipeline.base.allocator import keep_freed_memory
 from pipeline.base.errors import PodiumError
 from pipeline.base.interrupt import INTERRUPTED
 
@@ -15,6 +17,7 @@ from pipeline.base.interrupt import INTERRUPTED
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit with its code; a user's mistake is one message, never a traceback."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the package index for news
+    keep_freed_memory()
     from pipeline.commands import run
 
     try:

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from pipeline import api
 from pipeline.base.errors import ConfigError
 from pipeline.base.progress import print_table
 from pipeline.commands.app import ConfigFile, Overrides, Root, RunName, app
@@ -20,6 +19,8 @@ def folds(config: ConfigFile, overrides: Overrides = None, root: Root = Path()) 
 
     Example: podium folds configs/digits/cnn.yaml
     """
+    from pipeline import api
+
     table, balance = api.folds(config, overrides or [], root)
     resolved = table.spec.get("resolved", table.spec.get("scheme"))
     title = f"folds {table.name}: {len(table)} rows, {resolved}, hash {table.table_hash[:12]}"
@@ -39,6 +40,8 @@ def check(
 
     Exits with 1 when a check fails. Example: podium check configs/digits/cnn.yaml
     """
+    from pipeline import api
+
     report = api.check(config, overrides or [], out=out, device=device, threads=threads or None, root=root)
     title = f"{config}: {report.n_rows} of {report.n_all} rows, {report.seconds:.0f} s"
     print_table(title, ["", "check", "found"], report.lines())
@@ -66,6 +69,8 @@ def train(
 
     Example: podium train configs/mnist/cnn.yaml --folds 0,2 train.epochs=3
     """
+    from pipeline import api
+
     made = api.train(
         config,
         overrides or [],
@@ -98,6 +103,8 @@ def predict(
 
     Example: podium predict digits/cnn
     """
+    from pipeline import api
+
     print(f"wrote {api.predict(run, source=source, out=out, root=root)}")
 
 
@@ -124,6 +131,7 @@ def pseudo(
 
     Example: podium pseudo mnist/cnn --threshold 0.95 --name sure
     """
+    from pipeline import api
     from pipeline.blending.trust import Trust
     from pipeline.records.runs import Workspace
     from pipeline.stages.pseudo import Wanted, describe_labels
@@ -156,6 +164,8 @@ def soup(
 
     Example: podium soup cifar10/tuned-a cifar10/tuned-b --greedy
     """
+    from pipeline import api
+
     made, scores = api.soup(
         runs,
         how="greedy" if greedy else "uniform",

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from pipeline import api
 from pipeline.base.errors import ConfigError
 from pipeline.base.progress import print_table
 from pipeline.commands.app import Root, app
@@ -39,6 +38,7 @@ def ensemble(
 
     Example: podium ensemble digits/cnn digits/resnet --method greedy --name blend
     """
+    from pipeline import api
     from pipeline.stages.blend_tables import blend_lines, blend_tables
 
     made, cv = api.ensemble(
@@ -73,6 +73,7 @@ def compare(
 
     Example: podium compare digits/cnn digits/resnet --simulate-lb 0.3
     """
+    from pipeline import api
     from pipeline.stages.compare import comparison_lines, comparison_tables
 
     found = api.compare(a, b, simulate_lb=simulate_lb, n_draws=draws, json=json, root=root)
@@ -97,6 +98,8 @@ def submit(
 
     Example: podium submit digits/cnn --send
     """
+    from pipeline import api
+
     require_send(send, {"--message": message, "--again": again, "--no-wait": not wait, "--competition": competition})
     is_file = run.endswith((".csv", ".npy"))
     if is_file and (not send or file or overwrite):
@@ -126,6 +129,8 @@ def board(
 
     Example: podium board --lb submissions/digits/cnn.csv 0.9917
     """
+    from pipeline import api
+
     if lb is not None:
         print(f"wrote {api.enter_lb(lb[0], lb[1], private=private, root=root)}")
     if refresh:

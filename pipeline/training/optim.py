@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.base.errors import ConfigError, listed, nearest
 from pipeline.records.experiment import Constant, Cosine, OneCycle, OptimizerSpec, ScheduleSpec, Step
+from pipeline.training.eager import eager
 from pipeline.training.layers import layer_rates
 
 _TORCH: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
@@ -178,8 +179,8 @@ def _signature(name: str) -> list[str]:
 def _construct(spec: OptimizerSpec, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     build: Any  # each takes arguments of its own
     if spec.name in _TORCH:
-        build, defaults = _TORCH[spec.name]
-        arguments = {**defaults, **spec.options}
+        kind, defaults = _TORCH[spec.name]
+        build, arguments = eager(kind), {**defaults, **spec.options}
     else:
         build, arguments = _timm().create_optimizer_v2, {"opt": spec.name, **spec.options}
     optimizer: torch.optim.Optimizer = build(groups, lr=spec.lr, **arguments)
