@@ -154,6 +154,8 @@ class _Clock:
 
     def eta_sec(self, event: Event) -> float | None:
         done, now = _share(event), self._now()
+        if event.epoch == event.step == 0:  # it starts, or starts again
+            self._starts[event.unit] = (now, done)
         started, done_before = self._starts.setdefault(event.unit, (now, done))
         if done <= done_before:
             return None
@@ -171,6 +173,8 @@ class _LineDisplay:
         _show_message(event)
         eta_sec = self._clock.eta_sec(event)
         place = (event.unit, event.epoch)
+        if event.step == 0:  # a unit that starts again has its epochs before it
+            self._shown = {(unit, epoch) for unit, epoch in self._shown if unit != event.unit or epoch < event.epoch}
         if event.step >= event.n_steps and place not in self._shown:
             self._shown.add(place)
             say(epoch_line(event, eta_sec))

@@ -107,6 +107,8 @@ class SamSpec(Record):
     """Steps from one such gradient to the next; plain steps between."""
     start_epoch: int = Field(default=0, ge=0)
     """First epoch with it, from 0: late in training it gives nearly the whole gain."""
+    ascent_frac: float = Field(default=1.0, gt=0, le=1)
+    """Share of the batch that says where the loss rises most: 0.5 makes a step 1.5 instead of 2 times a plain one."""
 
 
 class ModelSpec(Record):

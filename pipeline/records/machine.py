@@ -1,6 +1,7 @@
 """How the work is run: device, processes, threads, precision. No part of the config hash.
 
-Threads and precision change bits, so they are saved when a run starts and required again when it goes on.
+Threads, precision and the split of batches change bits, so they are saved when a run starts and required again when it
+goes on.
 """
 
 from __future__ import annotations
@@ -31,9 +32,16 @@ class Machine(Record):
     """Of the multiplications, resolved once per run."""
     channels_last: bool = True
     """Whether images and the model that takes them keep a pixel's channels side by side."""
+    micro_batches: int = Field(default=1, ge=1)
+    """Factor on `train.accumulation`: doubled for every unit of the run each time that memory ran out in a step."""
     checkpoint_minutes: float = Field(default=5.0, ge=0)
     """Within an epoch, a checkpoint is written when this much time has passed; one always ends an epoch."""
 
     def bits(self) -> dict[str, str | int]:
         """Return what must be the same again for a resumed unit to be bitwise that of an unbroken run."""
-        return {"device": self.device.split(":")[0], "threads": self.threads, "precision": self.precision}
+        return {
+            "device": self.device.split(":")[0],
+            "threads": self.threads,
+            "precision": self.precision,
+            "micro_batches": self.micro_batches,
+        }

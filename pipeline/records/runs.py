@@ -4,7 +4,8 @@
                       units/fold0-seed0/  checkpoints, history.csv, heldout.parquet, test.parquet, weights, done.json
                       oof.parquet, test.parquet, cv.json, curves.png     derived from the units
 
-A unit is finished when its `done.json` exists: it is written last, and a finished unit is never trained again.
+A unit is finished when its `done.json` exists: it is written last, and a finished unit is never trained again (unless
+memory ran out in another one, since when batches are split otherwise: all units of a run are split alike).
 """
 
 from __future__ import annotations
@@ -159,8 +160,9 @@ class Run:
         return self.folder / "units" / unit.name
 
     def is_done(self, unit: Unit) -> bool:
-        """Say whether a unit is finished."""
-        return (self.unit_folder(unit) / "done.json").is_file()
+        """Say whether a unit is finished, with batches split as the run now splits them."""
+        path = self.unit_folder(unit) / "done.json"
+        return path.is_file() and read_json(path).get("micro_batches", 1) == self.machine.micro_batches
 
     def done_units(self) -> list[Unit]:
         """Return the finished units."""

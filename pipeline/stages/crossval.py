@@ -29,6 +29,7 @@ from pipeline.records.rows import Rows
 from pipeline.records.runs import FoldName, Run, Unit, Workspace, start_run
 from pipeline.records.task import Source
 from pipeline.stages.folding import fold_table
+from pipeline.stages.units import train_units
 from pipeline.training.device import (
     count_cores,
     has_native_bf16,
@@ -37,11 +38,10 @@ from pipeline.training.device import (
     resolve_precision,
     threads,
 )
-from pipeline.training.executors import run_jobs
 from pipeline.training.history import read_history
 from pipeline.training.misfits import try_parts, warnings_of
 from pipeline.training.origins import origin_hashes, read_labels
-from pipeline.training.unit import UnitJob, dataset_of, load_unit, predict_unit, train_unit_job
+from pipeline.training.unit import dataset_of, load_unit, predict_unit
 
 Say = Callable[[str], None]
 Report = Callable[[Any], None]
@@ -102,16 +102,13 @@ def train_run(
     )
     if config.experiment.train.compile:
         require_compiler(machine.device)
-    _refuse_before_training(workspace.root, config, data, folds, which == "all", say)
+    refuse_before_training(workspace.root, config, data, folds, which == "all", say)
     for note in warnings_of(config.experiment):
         say(f"warning: {note}")
     starts = origin_hashes(workspace.root, config.experiment, ["all"] if which == "all" else range(folds.n_folds))
     run = start_run(workspace, config, folds, machine, starts, is_refit=which == "all")
     say(f"run {run.folder}: {machine.device}, {machine.precision}, {machine.jobs} x {machine.threads} threads")
-    todo = [unit for unit in run.units() if not run.is_done(unit) and (which in (None, "all") or unit.fold in which)]
-    jobs = [UnitJob(workspace.root, run.folder, unit, machine) for unit in todo]
-    if jobs:
-        run_jobs(train_unit_job, jobs, machine.jobs, report)
+    run = train_units(workspace, run, machine, which, say, report)
     finish_run(workspace, run)
     return run
 
@@ -226,6 +223,7 @@ def resolve_machine(workspace: Workspace, config: Config, wishes: Wishes) -> Mac
         loaders=_loaders(config.experiment, wishes, device, cores // jobs),
         precision=resolve_precision(precision, device),
         channels_last=config.experiment.train.channels_last,
+        micro_batches=started.micro_batches if started else 1,
         checkpoint_minutes=wishes.checkpoint_minutes,
     )
 
@@ -242,7 +240,7 @@ def _check_folds_exist(which: Sequence[int] | Literal["all"] | None, folds: Fold
         folds.split(int(fold))
 
 
-def _refuse_before_training(root: Path, config: Config, data: Dataset, folds: Folds, is_refit: bool, say: Say) -> None:
+def refuse_before_training(root: Path, config: Config, data: Dataset, folds: Folds, is_refit: bool, say: Say) -> None:
     """Raise for everything that can be known before the first step."""
     metric_of(config.task, data.train.rows)
     if is_refit and config.experiment.train.weights == "best":

@@ -263,7 +263,9 @@ def _open_run(workspace: Workspace, runs: Sequence[Run], pots: Pots, wishes: Wis
         "config_hash": hash_json(soup),
         "folds": first.record["folds"],
         "is_refit": any(unit.fold == "all" for unit in pots),
-        "machine": first.machine.model_copy(update={"device": device, "precision": precision}).plain(),
+        "machine": first.machine.model_copy(
+            update={"device": device, "precision": precision, "micro_batches": 1}  # of a training, which this is not
+        ).plain(),
         "created": now(),
         "versions": versions(),
         "git_commit": git_commit(),

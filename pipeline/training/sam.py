@@ -4,10 +4,16 @@ SAM (Foret et al. 2020, https://arxiv.org/abs/2010.01412): e = rho * g / ||g||, 
 together; the gradient is taken at w + e, and the base optimiser steps from w. ASAM (Kwon et al. 2021,
 https://arxiv.org/abs/2102.11600) measures in the scale of each weight: e = rho * w^2 g / || |w| g ||; its rho is about
 ten times SAM's. Second-order terms are dropped, as in both papers; weight decay is no part of e.
+
+With `ascent_frac` below 1, e comes from the first rows of the batch alone and the gradient at w + e from all of them, a
+cheaper and noisier direction (ESAM, Du et al. 2021, https://arxiv.org/abs/2110.03141, takes a part of the batch for the
+other pass). The first pass is then one over those rows in all that it does: its mean loss is the one that is reported,
+batch statistics follow it, and its dropout masks are its own.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,6 +29,11 @@ TINY = 1e-12
 def is_sam_step(spec: SamSpec, epoch: int, step: int) -> bool:
     """Say whether a step, counted from 0 over all epochs, takes SAM's gradient rather than the plain one."""
     return epoch >= spec.start_epoch and step % spec.every == 0
+
+
+def ascent_rows(spec: SamSpec, n: int) -> int:
+    """Return how many of a batch's `n` rows, from its start, SAM's first pass takes; two at least, for batch norm."""
+    return max(min(n, 2), math.ceil(n * spec.ascent_frac - 1e-9))
 
 
 @contextmanager

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from pipeline.base.errors import PodiumError
-from pipeline.training.checkpoint import flatten_optimizer, newest_checkpoint, restore_optimizer, save_checkpoint
+from pipeline.training.checkpoint import (
+    flatten_optimizer,
+    newest_checkpoint,
+    remove_checkpoints,
+    restore_optimizer,
+    save_checkpoint,
+)
 from pipeline.training.recipe import Parts
 
 
@@ -32,6 +38,8 @@ class State:
     best_rank: float | None = None
     best: dict[str, Tensor] = field(default_factory=dict)
     """The weights of the best epoch, where the experiment asks for them."""
+    micro_batches: int = 1
+    """The factor on `train.accumulation` that it was made with from the start."""
 
     def start_epoch(self, epoch: int) -> None:
         """Stand before the first step of an epoch."""
@@ -63,15 +71,22 @@ def save_state(folder: Path, state: State, parts: Parts) -> None:
         "seconds": state.seconds,
         "history": state.history,
         "best_rank": state.best_rank,
+        "micro_batches": state.micro_batches,
     }
     save_checkpoint(folder, state.epoch, state.step, tensors, values)
 
 
-def resume_state(folder: Path, parts: Parts, device: str) -> State:
-    """Return the state of the newest valid checkpoint, put into the parts; or a fresh state."""
+def resume_state(folder: Path, parts: Parts, device: str, micro_batches: int = 1) -> State:
+    """Return the state of the newest valid checkpoint, put into the parts; or a fresh state.
+
+    Checkpoints of steps that were split otherwise are removed: a unit is split alike from its first step to its last.
+    """
     found = newest_checkpoint(folder)
+    if found is not None and found[1].get("micro_batches", 1) != micro_batches:
+        start_anew(folder)
+        found = None
     if found is None:
-        return State(loss_sum=torch.zeros((), dtype=torch.float64, device=device))
+        return State(loss_sum=torch.zeros((), dtype=torch.float64, device=device), micro_batches=micro_batches)
     tensors, values = found
     parts.model.load_state_dict(_under("model/", tensors))
     restore_optimizer(parts.optimizer, _under("optimizer/", tensors), values["optimizer"])
@@ -89,7 +104,16 @@ def resume_state(folder: Path, parts: Parts, device: str) -> State:
         history=values["history"],
         best_rank=values["best_rank"],
         best=_under("best/", tensors),
+        micro_batches=micro_batches,
     )
+
+
+def start_anew(folder: Path) -> None:
+    """Remove what a unit whose batches were split otherwise left: its marker, checkpoints and kept epochs."""
+    (folder / "done.json").unlink(missing_ok=True)
+    remove_checkpoints(folder)
+    for kept in folder.glob("epoch-*.*"):
+        kept.unlink()
 
 
 def final_weights(folder: Path, parts: Parts, which: str) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +24,15 @@ from pipeline.base.keyed import make_key, permutation, seeded
 from pipeline.base.progress import Event
 from pipeline.data.batches import EpochOrder, balanced, draws_of, even_slices, seeds_of, shuffled, slice_epoch
 from pipeline.data.stream import Stream
-from pipeline.records.experiment import Experiment, TrainSpec
+from pipeline.records.experiment import Experiment, SamSpec, TrainSpec
 from pipeline.records.machine import Machine
 from pipeline.training.device import autocast, read_later
 from pipeline.training.history import write_history
 from pipeline.training.layers import enter_training, freeze_layers
+from pipeline.training.memory import step_memory, with_micro_batches
 from pipeline.training.optim import l1_penalty, lr_factor
 from pipeline.training.recipe import Parts
-from pipeline.training.sam import is_sam_step, kept_buffers, perturbed
+from pipeline.training.sam import ascent_rows, is_sam_step, kept_buffers, perturbed
 from pipeline.training.scoring import (
     EpochRow,
     UnitData,
@@ -92,11 +93,12 @@ def train_unit(
 
     Raises:
         StopRequestedError: `stop` was set; the state is saved.
+        StepMemoryError: a step does not fit into memory.
         PodiumError: the loss was not finite three times in a row, or the weights are not; the last good checkpoint
             stays.
     """
-    spec = experiment.train
-    state = resume_state(folder, parts, machine.device)
+    experiment, spec = with_micro_batches(experiment, machine.micro_batches), experiment.train
+    state = resume_state(folder, parts, machine.device, machine.micro_batches)
     yield Event(unit.name, state.epoch, spec.epochs, 0, 1)  # starts the clock of the unit, also after a resume
     saved_at = time.monotonic()
     with Stream(unit.items, parts.recipe, machine.loaders) as stream:
@@ -105,11 +107,13 @@ def train_unit(
                 break
             freeze_layers(parts.model, parts.optimizer, spec.freeze, epoch)
             order, batches = epoch_batches(unit, experiment, epoch)
+            smallest = min(part.stop - part.start for part in batches)
             started = time.monotonic()
             for step, stored in enumerate(stored_batches(stream, unit, order, batches, epoch, state.step), state.step):
                 at = StepAt(epoch, step, len(batches), batches[step])
                 batch = make_batch(unit, parts, experiment, order, at, stored)
-                loss, is_good = train_step(parts, experiment, machine, batch, at)
+                with step_memory(unit.name, smallest, machine.micro_batches):
+                    loss, is_good = train_step(parts, experiment, machine, batch, at)
                 state.step = step + 1
                 state.seconds += time.monotonic() - started
                 count_loss(state, unit, folder, batch.rows, loss, is_good)
@@ -161,8 +165,9 @@ def make_batch(
         n_own = max(1, round(len(order.sample) / at.n_steps))
         extra = extra_rows(unit.unlabelled, parts, experiment, n_own, unit.seed, at.epoch, at.step, at.n_steps)
         inputs, targets, weights = joined(inputs, targets, extra)
-        if weights is not None and experiment.train.accumulation > 1:
-            # Else the first micro-batches would hold labelled rows alone, and batch norm would see two kinds in turn.
+        is_split = experiment.train.accumulation > 1 or (experiment.sam is not None and experiment.sam.ascent_frac < 1)
+        if weights is not None and is_split:
+            # Else the first part would hold labelled rows alone, and batch norm would see two kinds in turn.
             place = torch.from_numpy(permutation(make_key("micro", unit.seed, at.number), len(inputs)))
             inputs, targets, weights = (part[place.to(part.device)] for part in (inputs, targets, weights))
     return Batch(rows, inputs, targets, weights, make_key("step", unit.seed, at.number))
@@ -180,12 +185,13 @@ def train_step(parts: Parts, experiment: Experiment, machine: Machine, batch: Ba
     before = [buffer.clone() for buffer in model.buffers()]
 
     # Gradients; with SAM once more from the perturbed weights, with the same batch and the same dropout masks.
-    loss, is_finite = backward(parts, batch, spec.accumulation, machine)
-    if experiment.sam is not None and is_sam_step(experiment.sam, at.epoch, at.number):
-        with perturbed(model, experiment.sam.rho, experiment.sam.adaptive), kept_buffers(model):
+    sam = experiment.sam if experiment.sam is not None and is_sam_step(experiment.sam, at.epoch, at.number) else None
+    first, n_micro = (batch, spec.accumulation) if sam is None else _ascent_part(batch, sam, spec.accumulation)
+    loss, is_finite = backward(parts, first, n_micro, machine)
+    is_finite_there = is_finite
+    if sam is not None:
+        with perturbed(model, sam.rho, sam.adaptive), kept_buffers(model):
             _, is_finite_there = backward(parts, batch, spec.accumulation, machine)
-    else:
-        is_finite_there = is_finite
     if experiment.optimizer.l1 and (penalty := l1_penalty(model)).requires_grad:
         scaler.scale(experiment.optimizer.l1 * penalty).backward()  # type: ignore[no-untyped-call]
 
@@ -229,6 +235,15 @@ def backward(parts: Parts, batch: Batch, n_micro: int, machine: Machine) -> tupl
             is_finite = read_later(loss.isfinite())
             parts.scaler.scale(micro_loss).backward()
     return loss, is_finite
+
+
+def _ascent_part(batch: Batch, sam: SamSpec, n_micro: int) -> tuple[Batch, int]:
+    """Return what SAM's first pass learns from, and in how many micro-batches, which are no larger than the others."""
+    n, n_all = ascent_rows(sam, len(batch.inputs)), len(batch.inputs)
+    if n == n_all:
+        return batch, n_micro
+    weights = None if batch.weights is None else batch.weights[:n]
+    return replace(batch, inputs=batch.inputs[:n], targets=batch.targets[:n], weights=weights), -(-n_micro * n // n_all)
 
 
 def epoch_batches(unit: UnitData, experiment: Experiment, epoch: int) -> tuple[EpochOrder, list[slice]]:

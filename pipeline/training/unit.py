@@ -31,12 +31,13 @@ from pipeline.training.checkpoint import remove_checkpoints
 from pipeline.training.device import threads
 from pipeline.training.history import read_history
 from pipeline.training.losses import activate
+from pipeline.training.memory import freed_after
 from pipeline.training.origins import load_unlabelled, require_clean_origins
 from pipeline.training.predict import average_items, predict_views
 from pipeline.training.recipe import Parts, build_parts, laid_out, new_model
 from pipeline.training.scaling import Scaling, hard_labels, soft_targets
 from pipeline.training.scoring import UnitData
-from pipeline.training.state import final_weights
+from pipeline.training.state import final_weights, start_anew
 from pipeline.training.train import train_unit
 
 Report = Callable[[Any], None]
@@ -55,25 +56,56 @@ class UnitJob:
     machine: Machine
 
 
+@dataclass(frozen=True)
+class OpenUnit:
+    """A unit with everything that its training needs."""
+
+    data: Dataset
+    items: Items
+    parts: Parts
+    unit: UnitData
+    heldout: NDArray[np.int64]
+    """Which rows it is scored on."""
+
+
 def train_unit_job(job: UnitJob, report: Report, stop: StopFlag) -> None:
-    """Train, predict and finish one unit: claim its folder, go on where it stood, write its marker last."""
+    """Train, predict and finish one unit: claim its folder, go on where it stood, write its marker last.
+
+    Raises:
+        StepMemoryError: a step does not fit into memory; what it held is free again.
+        PodiumError: memory ran out elsewhere, or see `train_unit`.
+    """
+    freed_after(lambda: _train_claimed(job, report, stop), job.unit.name, job.machine.device)
+
+
+def open_unit(job: UnitJob, run: Run) -> OpenUnit:
+    """Return the data, new parts and samples of a unit of an opened run."""
+    data = _dataset(job.root, job.folder, _stamps(Workspace(job.root), run))
+    items, rows = data.train_items(job.machine.device), data.train.rows
+    table = load_folds(Workspace(job.root).folds(run.task, run.experiment.folds))
+    folds = table.without(run.task.exclude).aligned_to(rows.ids)
+    require_clean_origins(job.root, run, job.unit, folds)
+    train, heldout = folds.split(job.unit.fold)
+    parts = build_parts(run.task, run.experiment, job.machine, rows, items, train, job.unit.seed, job.unit.fold)
+    unit = _unit_data(run, job.unit, rows, items, parts, train, heldout)
+    extra = load_unlabelled(job.root, run, job.unit, data, parts.scaling, job.machine.device)
+    return OpenUnit(data, items, parts, replace(unit, unlabelled=extra), heldout)
+
+
+def _train_claimed(job: UnitJob, report: Report, stop: StopFlag) -> None:
     run = Run(job.folder)
     with run.claim(job.unit) as folder, threads(job.machine.threads):
+        run = Run(job.folder)  # as it stands now that the unit is ours
         if run.is_done(job.unit):
             return
-        data = _dataset(job.root, job.folder, _stamps(Workspace(job.root), run))
-        items, rows = data.train_items(job.machine.device), data.train.rows
-        table = load_folds(Workspace(job.root).folds(run.task, run.experiment.folds))
-        folds = table.without(run.task.exclude).aligned_to(rows.ids)
-        require_clean_origins(job.root, run, job.unit, folds)
-        train, heldout = folds.split(job.unit.fold)
-        parts = build_parts(run.task, run.experiment, job.machine, rows, items, train, job.unit.seed, job.unit.fold)
-        unit = _unit_data(run, job.unit, rows, items, parts, train, heldout)
-        extra = load_unlabelled(job.root, run, job.unit, data, parts.scaling, job.machine.device)
-        unit = replace(unit, unlabelled=extra)
-        for event in train_unit(unit, parts, run.experiment, job.machine, folder, stop):
+        if (folder / "done.json").is_file():  # of batches that were split otherwise
+            start_anew(folder)
+        # Of the record, which another unit may have changed while this one waited for its turn.
+        machine = job.machine.model_copy(update={"micro_batches": run.machine.micro_batches})
+        opened = open_unit(job, run)
+        for event in train_unit(opened.unit, opened.parts, run.experiment, machine, folder, stop):
             report(event)
-        _finish_unit(run, job, data, items, parts, heldout, folder, stop)
+        _finish_unit(run, job, opened, folder, stop)
 
 
 def _unit_data(
@@ -104,17 +136,9 @@ def _unit_data(
     )
 
 
-def _finish_unit(
-    run: Run,
-    job: UnitJob,
-    data: Dataset,
-    items: Items,
-    parts: Parts,
-    heldout: NDArray[np.int64],
-    folder: Path,
-    stop: StopFlag,
-) -> None:
+def _finish_unit(run: Run, job: UnitJob, opened: OpenUnit, folder: Path, stop: StopFlag) -> None:
     """Write weights, predictions and curves of a trained unit, then its marker, then drop its checkpoints."""
+    data, items, parts, heldout = opened.data, opened.items, opened.parts, opened.heldout
     which = run.experiment.train.weights
     parts.model.load_state_dict(final_weights(folder, parts, which))
     weights = {f"{MODEL}{name}": tensor for name, tensor in parts.model.state_dict().items()}
@@ -141,7 +165,8 @@ def _finish_unit(
     history = read_history(folder / "history.csv")
     plot_history(folder / "curves.png", {job.unit.name: history}, metric_of(run.task, rows).name)
     files = sorted(path for path in folder.glob("*.parquet"))
-    write_json(folder / "done.json", {"finished": now(), "sha256": {path.name: sha256_file(path) for path in files}})
+    marker = {"finished": now(), "sha256": {path.name: sha256_file(path) for path in files}}
+    write_json(folder / "done.json", marker | {"micro_batches": run.machine.micro_batches})
     remove_checkpoints(folder)
 
 
