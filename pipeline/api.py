@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.stages.board.send import Sent
     from pipeline.stages.board.tables import Outlook
     from pipeline.stages.check import Report
+    from pipeline.stages.plan import Plan
     from pipeline.stages.pseudo import Wanted
 
 Show = Literal["auto", "bar", "lines", "quiet"]
@@ -100,6 +101,32 @@ def check(
 
     wishes = Wishes(device=device, threads=threads, show="quiet")
     return check_config(Workspace(Path(root)), config(path, overrides), wishes, say, Path(out) if out else None)
+
+
+def plan(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    quota: str | None = None,
+    name: str | None = None,
+    device: str = "auto",
+    jobs: int | None = None,
+    threads: int | None = None,
+    loaders: int | None = None,
+    seconds: float = 12.0,
+    root: Path | str = ".",
+) -> Plan:
+    """Try a few steps of a config, about `seconds` long, and return what its training takes in time and memory.
+
+    `quota`, such as 9h or 1h30m, is the time that the run may take; see `Plan.holds`.
+    """
+    from pipeline.stages.budget import parse_duration
+    from pipeline.stages.crossval import Wishes
+    from pipeline.stages.plan import plan_config
+
+    wishes = Wishes(device=device, jobs=jobs, threads=threads, loaders=loaders, show="quiet")
+    quota_sec = None if quota is None else parse_duration(quota)
+    return plan_config(Workspace(Path(root)), config(path, overrides, name), wishes, say, quota_sec, seconds)
 
 
 def predict(
