@@ -238,3 +238,12 @@ def test_a_constant_channel_has_the_deviation_one_and_a_tiny_one_its_own():
     assert std[:2].tolist() == [1.0, 1.0]
     np.testing.assert_allclose(mean[:2], [0.0, 0.1], rtol=1e-6)
     np.testing.assert_allclose(std[2], array[:, 2].astype(np.float64).std(), rtol=1e-6)
+
+
+def test_channel_stats_of_bytes_are_those_of_the_same_values_as_floats():
+    array = np.random.default_rng(0).integers(0, 256, (50, 3, 9, 7), dtype=np.uint8)
+    array[:, 2] = 200
+    found = channel_stats(Items(array, "cpu"), np.arange(40), chunk=16)
+    wanted = channel_stats(Items(array.astype(np.float32), "cpu"), np.arange(40), chunk=16)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    assert found[1][2] == 1.0
