@@ -66,7 +66,8 @@ def train(
         PodiumError: something is wrong with the config, the data or the run's name; nothing was trained.
         StopRequestedError: a signal came; the same call goes on where it stopped.
     """
-    from pipeline.stages.crossval import Wishes, train_run
+    from pipeline.stages.crossval import train_run
+    from pipeline.stages.machines import Wishes
 
     wishes = Wishes(
         device=device,
@@ -97,7 +98,7 @@ def check(
     Only a picture is written: to `out`, or `runs/<task>/<run>-check/augmented.png`.
     """
     from pipeline.stages.check import check_config
-    from pipeline.stages.crossval import Wishes
+    from pipeline.stages.machines import Wishes
 
     wishes = Wishes(device=device, threads=threads, show="quiet")
     return check_config(Workspace(Path(root)), config(path, overrides), wishes, say, Path(out) if out else None)
@@ -121,7 +122,7 @@ def plan(
     `quota`, such as 9h or 1h30m, is the time that the run may take; see `Plan.holds`.
     """
     from pipeline.stages.budget import parse_duration
-    from pipeline.stages.crossval import Wishes
+    from pipeline.stages.machines import Wishes
     from pipeline.stages.plan import plan_config
 
     wishes = Wishes(device=device, jobs=jobs, threads=threads, loaders=loaders, show="quiet")
@@ -161,7 +162,7 @@ def pseudo(
     With a `student` config, train it on them, `rounds` times over, each student teaching the next; return the students.
     """
     from pipeline.rounds import run_rounds
-    from pipeline.stages.crossval import Wishes
+    from pipeline.stages.machines import Wishes
     from pipeline.stages.pseudo import Wanted, make_labels
 
     workspace, asked = Workspace(Path(root)), wanted or Wanted()

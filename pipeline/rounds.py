@@ -13,7 +13,8 @@ from pipeline.base.errors import ConfigError
 from pipeline.records.config import Config
 from pipeline.records.runs import Run, Workspace
 from pipeline.records.unlabelled import PseudoSpec
-from pipeline.stages.crossval import Wishes, train_run
+from pipeline.stages.crossval import train_run
+from pipeline.stages.machines import Wishes
 from pipeline.stages.pseudo import Wanted, make_labels
 
 Say = Callable[[str], None]

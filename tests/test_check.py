@@ -31,7 +31,7 @@ from pipeline.stages.checks.overfit import OVERFIT
 from pipeline.stages.checks.seen import LABELS, SAME
 from pipeline.stages.checks.shuffled import SHUFFLED, p_value
 from pipeline.stages.contact_sheet import SHEET
-from pipeline.stages.crossval import Wishes
+from pipeline.stages.machines import Wishes
 from pipeline.training import predict, recipe, train
 from pipeline.training import unit as training_unit
 

@@ -25,8 +25,8 @@ from pipeline.records.predictions import Predictions, load_predictions, save_pre
 from pipeline.records.rows import Rows
 from pipeline.records.runs import Run, Unit, Workspace
 from pipeline.records.task import MetricSpec
-from pipeline.stages import crossval, twins
-from pipeline.stages.crossval import Wishes, resolve_machine
+from pipeline.stages import machines, twins
+from pipeline.stages.machines import Wishes, choose_jobs, resolve_machine
 
 
 def edit_yaml(path: Path, **values: Any) -> None:
@@ -334,14 +334,43 @@ def test_other_rows_are_predicted_into_a_file_of_their_own(tmp_path):
 def test_the_machine_is_as_asked_else_as_the_run_started_else_as_it_suits(tmp_path, monkeypatch):
     config = make_toy(tmp_path)
     loaded, workspace = api.config(config), Workspace(tmp_path)
-    monkeypatch.setattr(crossval, "count_cores", lambda: 8)
-    fresh = resolve_machine(workspace, loaded, Wishes(device="cpu"))
+    monkeypatch.setattr(machines, "count_cores", lambda: 8)
+    said: list[str] = []
+    fresh = resolve_machine(workspace, loaded, Wishes(device="cpu"), said.append)
+    assert said == ["jobs: 3, a process for each of them: 3 units of 2 threads beat one unit on 8 cores"]
     assert (fresh.jobs, fresh.threads, fresh.workers, fresh.precision) == (3, 2, 8, "fp32")  # three units
     asked = resolve_machine(workspace, loaded, Wishes(device="cpu", threads=3))
-    assert (asked.jobs, asked.threads) == (1, 3)
+    assert (asked.jobs, asked.threads) == (2, 3)
+    both = resolve_machine(workspace, loaded, Wishes(device="cpu", threads=3, jobs=1), said.append)
+    assert (both.jobs, both.threads, len(said)) == (1, 3, 1)
+    refit = resolve_machine(workspace, loaded, Wishes(device="cpu"), is_refit=True)
+    assert (refit.jobs, refit.threads) == (1, 8)
     train_toy(tmp_path, config, folds=[0])
     again = resolve_machine(workspace, loaded, Wishes())
-    assert (again.device, again.threads) == ("cpu", 1)
+    assert (again.device, again.threads, again.jobs) == ("cpu", 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "jobs", "reason"),
+    [
+        ({}, 4, "beat one unit on 4 cores"),
+        ({"device": "cuda"}, 1, "the device to itself"),
+        ({"n_units": 1}, 1, "one unit"),
+        ({"n_units": 3}, 3, "3 units of 1 threads"),
+        ({"threads": 2}, 2, "2 units of 2 threads"),
+        ({"threads": 4}, 1, "4 cores have 4 threads for one unit"),
+        ({"threads": 9}, 1, "4 cores have 9 threads"),
+        ({"free": 5 * 2**29}, 2, "2.5 GiB of memory are free"),
+        ({"free": 1000}, 1, "0.0 GiB"),
+        ({"free": None}, 4, "beat one unit"),
+        ({"cores": 1}, 1, "1 cores have 1 threads"),
+    ],
+)
+def test_jobs_are_chosen_with_a_reason(wishes, jobs, reason):
+    given = {"device": "cpu", "n_units": 5, "cores": 4, "threads": None, "free": 2**36} | wishes
+    found, why = choose_jobs(**given)
+    assert found == jobs
+    assert reason in why
 
 
 def test_a_run_in_bf16_does_not_go_on_where_there_is_none(tmp_path, monkeypatch):
@@ -350,7 +379,7 @@ def test_a_run_in_bf16_does_not_go_on_where_there_is_none(tmp_path, monkeypatch)
     record = read_json(run.folder / "run.json")
     record["machine"]["precision"] = "bf16"
     (run.folder / "run.json").write_text(json.dumps(record))
-    monkeypatch.setattr(crossval, "has_native_bf16", lambda device: False)
+    monkeypatch.setattr(machines, "has_native_bf16", lambda device: False)
     with pytest.raises(MismatchError, match="was started in bf16, which this machine does not have"):
         train_toy(tmp_path, config)
 

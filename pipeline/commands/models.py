@@ -10,7 +10,7 @@ import typer
 from pipeline.base.errors import ConfigError
 from pipeline.base.progress import print_table
 from pipeline.commands.app import ConfigFile, Overrides, Root, RunName, app
-from pipeline.commands.words import numbers_by_name, read_folds, show_kind, show_scores
+from pipeline.commands.words import jobs_from, numbers_by_name, read_folds, show_kind, show_scores
 
 
 @app.command()
@@ -56,7 +56,7 @@ def train(
     folds: Annotated[str, typer.Option(help="Folds such as 0,2; `all` refits on every row, without CV.")] = "",
     name: Annotated[str, typer.Option(help="Name of the run; by default the config's, with the overrides.")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    jobs: Annotated[int, typer.Option(min=0, help="Units side by side; 0 chooses.")] = 0,
+    jobs: Annotated[str, typer.Option(help="Units side by side: a number, or auto, which says why.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="Threads of each unit; 0 chooses, or as the run started.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Threads that decode files; 0 chooses.")] = 0,
     loaders: Annotated[int, typer.Option(min=-1, help="Processes of each unit for albumentations; -1 chooses.")] = -1,
@@ -77,7 +77,7 @@ def train(
         folds=read_folds(folds),
         name=name or None,
         device=device,
-        jobs=jobs or None,
+        jobs=jobs_from(jobs),
         threads=threads or None,
         workers=workers or None,
         loaders=loaders if loaders >= 0 else None,

@@ -9,6 +9,7 @@ import typer
 
 from pipeline.base.progress import print_table
 from pipeline.commands.app import ConfigFile, Overrides, Root, app
+from pipeline.commands.words import jobs_from
 
 
 @app.command()
@@ -18,7 +19,7 @@ def plan(
     quota: Annotated[str, typer.Option(help="Time that the run may take, such as 9h, 45m or 1h30m.")] = "",
     name: Annotated[str, typer.Option(help="Name of the run, whose finished folds are left out.")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    jobs: Annotated[int, typer.Option(min=0, help="Units side by side; 0 chooses.")] = 0,
+    jobs: Annotated[str, typer.Option(help="Units side by side: a number, or auto, which says why.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="Threads of each unit; 0 chooses, or as the run started.")] = 0,
     loaders: Annotated[int, typer.Option(min=-1, help="Processes of each unit for albumentations; -1 chooses.")] = -1,
     seconds: Annotated[float, typer.Option(min=0, help="About how long steps are timed.")] = 12.0,
@@ -37,7 +38,7 @@ def plan(
         quota=quota or None,
         name=name or None,
         device=device,
-        jobs=jobs or None,
+        jobs=jobs_from(jobs),
         threads=threads or None,
         loaders=loaders if loaders >= 0 else None,
         seconds=seconds,

@@ -40,6 +40,15 @@ def show_kind(text: str) -> Any:
     return text
 
 
+def jobs_from(text: str) -> int | None:
+    """Return how many units the user wants side by side; None for `auto`."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) == 0:
+        raise ConfigError(f"--jobs {text}: expected auto, or a number from 1 on")
+    return int(text)
+
+
 def require_send(send: bool, options: dict[str, object]) -> None:
     """Raise a ConfigError when an option that only --send reads is given without it."""
     given = [name for name, value in options.items() if value]

@@ -23,7 +23,7 @@ from pipeline.stages.checks.sample import take_sample
 from pipeline.stages.checks.seen import LABELS, SAME, check_labels, check_same_inputs
 from pipeline.stages.checks.shuffled import SHUFFLED, check_shuffled
 from pipeline.stages.contact_sheet import SHEET, draw_contact_sheet
-from pipeline.stages.crossval import Wishes, resolve_machine
+from pipeline.stages.machines import Wishes, resolve_machine
 from pipeline.training.device import count_cores, threads
 from pipeline.training.misfits import try_parts, warnings_of
 

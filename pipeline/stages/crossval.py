@@ -7,35 +7,30 @@ them, again after every call, so a run can be trained fold by fold.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.base.errors import ConfigError, DataError, MismatchError
+from pipeline.base.errors import ConfigError, DataError
 from pipeline.base.files import write_json
 from pipeline.base.interrupt import StopFlag
 from pipeline.base.plots import plot_history
-from pipeline.base.progress import DisplayKind, told_to
+from pipeline.base.progress import told_to
 from pipeline.data.dataset import Dataset
 from pipeline.data.tables import load_train
 from pipeline.records.config import Config
 from pipeline.records.cv import cv_summary, metric_of, score_or_note
-from pipeline.records.experiment import Experiment
 from pipeline.records.folds import Folds
-from pipeline.records.machine import Machine
 from pipeline.records.metrics import Metric
 from pipeline.records.predictions import Predictions, join_folds, load_predictions, mean_predictions, save_predictions
 from pipeline.records.rows import Rows
 from pipeline.records.runs import FoldName, Run, Unit, Workspace, start_run
 from pipeline.records.task import Source
 from pipeline.stages.folding import fold_table
+from pipeline.stages.machines import Wishes, resolve_machine
 from pipeline.stages.units import train_units
 from pipeline.training.device import (
-    count_cores,
-    has_native_bf16,
     require_compiler,
-    resolve_device,
-    resolve_precision,
     threads,
 )
 from pipeline.training.history import read_history
@@ -45,22 +40,6 @@ from pipeline.training.unit import dataset_of, load_unit, predict_unit
 
 Say = Callable[[str], None]
 Report = Callable[[Any], None]
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What the user asks of the machine; None and `auto` are resolved when the run starts, or as it started."""
-
-    device: str = "auto"
-    jobs: int | None = None
-    threads: int | None = None
-    workers: int | None = None
-    loaders: int | None = None
-    checkpoint_minutes: float = 5.0
-    verify: bool = False
-    """Check the decoded items against their checksum before they are used."""
-    show: DisplayKind = "auto"
-    """How progress is shown."""
 
 
 def train_run(
@@ -89,7 +68,7 @@ def train_run(
     if which == "all":
         config = replace(config, run_name=f"{config.run_name}-all")
     _check_folds_exist(which, folds)
-    machine = resolve_machine(workspace, config, wishes)
+    machine = resolve_machine(workspace, config, wishes, say, is_refit=which == "all")
     data = Dataset(
         config.task,
         config.experiment.input,
@@ -196,43 +175,6 @@ def _partial_note(run: Run, done: Sequence[Unit]) -> str | None:
 
 def _marked(predictions: Predictions, run: Run, partial: str | None) -> Predictions:
     return replace(predictions, meta={**predictions.meta, "run": run.name, "partial": partial})
-
-
-def resolve_machine(workspace: Workspace, config: Config, wishes: Wishes) -> Machine:
-    """Return the machine for a run: what the user asks, else what the run started with, else what suits this machine.
-
-    On a CPU, units run side by side with one thread each, which is faster than one unit on all cores; on a GPU they
-    run one after another.
-    """
-    folder = workspace.run(config.task, config.run_name)
-    started = Run(folder).machine if (folder / "run.json").is_file() and not Run(folder).is_blend else None
-    device = resolve_device(wishes.device if wishes.device != "auto" or not started else started.device)
-    cores, n_units = count_cores(), config.experiment.folds.n_folds * len(config.experiment.seeds)
-    jobs = wishes.jobs or (min(cores, n_units) if device == "cpu" and wishes.threads is None else 1)
-    default_threads = started.threads if started else max(1, cores // jobs)
-    precision = config.experiment.train.precision
-    if started is not None and precision == "auto":
-        if started.precision == "bf16" and not has_native_bf16(device):
-            raise MismatchError(f"{folder}: was started in bf16, which this machine does not have")
-        precision = started.precision
-    return Machine(
-        device=device,
-        jobs=jobs,
-        threads=wishes.threads or default_threads,
-        workers=wishes.workers or cores,
-        loaders=_loaders(config.experiment, wishes, device, cores // jobs),
-        precision=resolve_precision(precision, device),
-        channels_last=config.experiment.train.channels_last,
-        micro_batches=started.micro_batches if started else 1,
-        checkpoint_minutes=wishes.checkpoint_minutes,
-    )
-
-
-def _loaders(experiment: Experiment, wishes: Wishes, device: str, cores: int) -> int:
-    """Return how many processes of each unit run albumentations: none on a CPU, as units use its cores themselves."""
-    if wishes.loaders is not None or not experiment.augment.albumentations:
-        return wishes.loaders or 0
-    return 0 if device == "cpu" else max(1, min(8, cores - 1))
 
 
 def _check_folds_exist(which: Sequence[int] | Literal["all"] | None, folds: Folds) -> None:

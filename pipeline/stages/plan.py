@@ -19,8 +19,9 @@ from pipeline.records.config import Config
 from pipeline.records.machine import Machine
 from pipeline.records.runs import Run, Unit, Workspace, start_run
 from pipeline.stages.budget import Cost, step_seconds
-from pipeline.stages.crossval import Wishes, refuse_before_training, resolve_machine
+from pipeline.stages.crossval import refuse_before_training
 from pipeline.stages.folding import fold_table
+from pipeline.stages.machines import Wishes, resolve_machine
 from pipeline.training.device import require_compiler
 from pipeline.training.executors import run_jobs
 from pipeline.training.memory import StepMemoryError, finer_split
@@ -92,7 +93,7 @@ def plan_config(
         PodiumError: not even the smallest micro-batch fits into memory.
     """
     folds = fold_table(workspace, config, say)
-    machine = resolve_machine(workspace, config, wishes)
+    machine = resolve_machine(workspace, config, wishes, say)
     data_folder = workspace.data(config.task)
     data = Dataset(
         config.task, config.experiment.input, data_folder, workspace.cache, machine.workers, say, wishes.show

@@ -8,7 +8,8 @@ from typing import Any
 from pipeline.records.config import Config
 from pipeline.records.runs import Run, Workspace
 from pipeline.stages.checks.context import Context, Deadline
-from pipeline.stages.crossval import Wishes, train_run
+from pipeline.stages.crossval import train_run
+from pipeline.stages.machines import Wishes
 
 
 class OutOfTimeError(Exception):
