@@ -70,6 +70,8 @@ def test_the_number_of_outputs_is_as_asked(name: str, n_outputs: int) -> None:
         # convolutions without bias, two numbers per norm channel, linear with bias
         ("cnn3", (1, 28, 28), {}, 9 * (32 + 32 * 64 + 64 * 128) + 2 * (32 + 64 + 128) + 1290),
         ("cnn3", (3, 32, 32), {"convs_per_block": 2, "width": 8}, 9 * (24 + 64 + 128 + 256 + 512 + 1024) + 224 + 330),
+        ("cnn", (1, 28, 28), {"blocks": 3}, 9 * (32 + 32 * 64 + 64 * 128) + 2 * (32 + 64 + 128) + 1290),
+        ("cnn", (3, 48, 48), {"width": 8}, 9 * (24 + 128 + 512 + 2048) + 2 * (8 + 16 + 32 + 64) + 650),
         ("resnet_small", (3, 32, 32), {"width": 16, "depth": 3}, 272474),  # ResNet-20: 269722 + 2560 + 192
         ("mlp", (1, 28, 28), {}, 784 * 256 + 256 + 256 * 128 + 128 + 1290),
         ("mlp", (2, 10), {"hidden": (), "init": "default"}, 210),
@@ -92,7 +94,7 @@ def test_describe_says_what_is_trained() -> None:
 
 
 def test_model_names_are_the_own_nets() -> None:
-    assert model_names() == ["cnn3", "conv1d", "conv5x5", "deepconv", "mlp", "resnet_small", "speednet"]
+    assert model_names() == ["cnn", "cnn3", "conv1d", "conv5x5", "deepconv", "mlp", "resnet_small", "speednet"]
 
 
 # ---- what a net computes

@@ -13,7 +13,7 @@ from torch import nn
 
 from pipeline.base.errors import ConfigError, listed, nearest
 from pipeline.models.fast_nets import speednet
-from pipeline.models.image_nets import cnn3, resnet_small
+from pipeline.models.image_nets import cnn, cnn3, resnet_small
 from pipeline.models.plain_nets import conv5x5, deepconv, mlp
 from pipeline.models.signal_nets import conv1d
 from pipeline.models.timm_nets import build_timm, is_timm_name, timm_names
@@ -24,7 +24,8 @@ from pipeline.records.record import Record, tuples
 Builder = Callable[..., nn.Module]
 
 _log = logging.getLogger(__name__)
-_OWN: dict[str, Builder] = {net.__name__: net for net in (cnn3, resnet_small, speednet, mlp, conv5x5, deepconv, conv1d)}
+_NETS = (cnn, cnn3, resnet_small, speednet, mlp, conv5x5, deepconv, conv1d)
+_OWN: dict[str, Builder] = {net.__name__: net for net in _NETS}
 
 
 def build_model(

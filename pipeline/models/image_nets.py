@@ -41,11 +41,58 @@ def cnn3(
     Raises:
         ConfigError: `in_shape` is no image or too small.
     """
-    channels = image_channels("cnn3", in_shape)
+    return _plain("cnn3", in_shape, n_outputs, 3, width, convs_per_block, pool, dropout, activation, init)
+
+
+def cnn(
+    in_shape: tuple[int, ...],
+    n_outputs: int,
+    *,
+    blocks: Annotated[int, Field(ge=1, le=7)] = 4,
+    width: Width = 32,
+    convs_per_block: Annotated[int, Field(ge=1, le=4)] = 1,
+    pool: Literal["avg", "max"] = "avg",
+    dropout: DropProb = 0.0,
+    activation: Activation = "relu",
+    init: Init = "he",
+) -> nn.Module:
+    """Return a net like `cnn3` of any number of blocks, for pictures from 8 px (three blocks) to some 200 (six).
+
+    Args:
+        in_shape: (C, H, W), H and W at least 2 to the power of `blocks` px, and at least 8.
+        n_outputs: K, columns of the logits.
+        blocks: each halves the map and doubles the channels.
+        width: channels of the first block.
+        convs_per_block: convolutions before each pool.
+        pool: how the last map becomes one vector.
+        dropout: probability before the linear layer.
+        activation: after every norm.
+        init: of convolutions and the linear layer.
+
+    Raises:
+        ConfigError: `in_shape` is no image or too small.
+    """
+    return _plain("cnn", in_shape, n_outputs, blocks, width, convs_per_block, pool, dropout, activation, init)
+
+
+def _plain(
+    name: str,
+    in_shape: tuple[int, ...],
+    n_outputs: int,
+    blocks: int,
+    width: int,
+    convs_per_block: int,
+    pool: Literal["avg", "max"],
+    dropout: float,
+    activation: Activation,
+    init: Init,
+) -> nn.Module:
+    """Return blocks of convolutions, each twice as wide as the one before and followed by a pool, and a linear layer."""
+    channels = image_channels(name, in_shape, max(MIN_PX, 2**blocks))
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    for number, factor in enumerate((1, 2, 4), start=1):
-        layers[f"block{number}"] = _conv_block(channels, factor * width, convs_per_block, activation)
-        channels = factor * width
+    for number in range(blocks):
+        layers[f"block{number + 1}"] = _conv_block(channels, width << number, convs_per_block, activation)
+        channels = width << number
     layers["pool"] = GlobalPool(pool)
     if dropout:
         layers["dropout"] = nn.Dropout(dropout)

@@ -60,7 +60,7 @@ def signal_channels(name: str, in_shape: tuple[int, ...], min_samples: int = MIN
     if len(in_shape) != 2:
         raise ConfigError(
             f"model.name: '{name}' needs signals (C, T), the items here are {in_shape}. "
-            "Own nets for images (C, H, W): cnn3, resnet_small, conv5x5, deepconv, mlp; or any model of timm"
+            "Own nets for images (C, H, W): cnn, cnn3, resnet_small, conv5x5, deepconv, mlp; or any model of timm"
         )
     if in_shape[1] < min_samples:
         raise ConfigError(
