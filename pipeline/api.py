@@ -57,10 +57,13 @@ def train(
     loaders: int | None = None,
     checkpoint_minutes: float = 5.0,
     verify: bool = False,
+    minutes: float | None = None,
     show: Show = "auto",
     root: Path | str = ".",
 ) -> Run:
     """Train every unfinished fold of a config (or those given, or `all` rows as a refit) and return the run.
+
+    After `minutes`, if given, what is not finished saves itself; the run then holds the folds that are.
 
     Raises:
         PodiumError: something is wrong with the config, the data or the run's name; nothing was trained.
@@ -78,6 +81,7 @@ def train(
         checkpoint_minutes=checkpoint_minutes,
         verify=verify,
         show=show,
+        minutes=minutes,
     )
     loaded = config(path, overrides, name)
     with display(show, loaded.experiment.folds.n_folds * len(loaded.experiment.seeds)) as report:

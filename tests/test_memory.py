@@ -310,7 +310,7 @@ def test_another_process_that_split_finer_first_is_followed(
             write_json(tmp_path / "runs/multiclass/net/run.json", split(record, 2))
 
     def trained(*args: Any) -> Run:
-        return original(*args[:-1], elsewhere)
+        return original(*args[:-2], elsewhere, args[-1])
 
     monkeypatch.setattr(crossval, "train_units", trained)
     run = train_toy(tmp_path, config)

@@ -15,6 +15,8 @@ from filelock import FileLock
 from toys import make_toy, read_text_table, train_toy
 
 from pipeline import api
+from pipeline.__main__ import main
+from pipeline.base import interrupt
 from pipeline.base.errors import ConfigError, DataError, LeakError, MismatchError, PodiumError
 from pipeline.base.files import read_json
 from pipeline.records import runs
@@ -25,7 +27,7 @@ from pipeline.records.predictions import Predictions, load_predictions, save_pre
 from pipeline.records.rows import Rows
 from pipeline.records.runs import Run, Unit, Workspace
 from pipeline.records.task import MetricSpec
-from pipeline.stages import machines, twins
+from pipeline.stages import crossval, machines, twins
 from pipeline.stages.machines import Wishes, choose_jobs, resolve_machine
 
 
@@ -640,3 +642,52 @@ def test_predicting_again_keeps_the_mark_of_a_partial_run(tmp_path):
     again = load_predictions(api.predict(str(run.folder), root=tmp_path))
     assert trained.meta["partial"] == again.meta["partial"] == f"1 of {len(run.units())} folds"
     assert again.meta["run"] == run.name
+
+
+# -- a limit in time ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_whose_time_is_over_holds_what_is_finished_and_goes_on_to_the_same_bits(tmp_path, monkeypatch, capsys):
+    config = make_toy(tmp_path)
+    whole = train_toy(tmp_path, config, name="whole")
+    clock = [0.0]
+    monkeypatch.setattr(interrupt.time, "monotonic", lambda: clock[0])
+    original = crossval.train_units
+
+    def slow(workspace, run, machine, asked, say, report, is_over):
+        def late(event):
+            report(event)
+            if event.unit == "fold 1":
+                clock[0] = 61.0  # in the middle of the second fold
+
+        return original(workspace, run, machine, asked, say, late, is_over)
+
+    monkeypatch.setattr(crossval, "train_units", slow)
+    part = train_toy(tmp_path, config, name="part", minutes=1)
+    assert [unit.name for unit in part.done_units()] == ["fold0-seed0"]
+    assert [unit.name for unit in part.unfinished()] == ["fold1-seed0", "fold2-seed0"]
+    assert part.unfinished([0]) == []
+    assert "1 minutes are over: 1 of 3 units are finished" in capsys.readouterr().err
+    assert read_json(part.folder / "cv.json")["partial"] == "1 of 3 folds"
+    assert (part.folder / "test.parquet").is_file()
+    monkeypatch.undo()
+    again = train_toy(tmp_path, config, name="part")
+    assert not again.unfinished()
+    for unit in whole.units():
+        files = [run.unit_folder(unit) / "heldout.parquet" for run in (whole, again)]
+        assert np.array_equal(*(load_predictions(file).values for file in files))
+
+
+def test_the_time_of_units_in_processes_ends_too(tmp_path):
+    config = make_toy(tmp_path)
+    made = train_toy(tmp_path, config, jobs=2, minutes=1e-4)
+    assert made.done_units() == []
+    assert len(made.unfinished()) == 3
+
+
+def test_a_command_whose_time_is_over_ends_with_the_code_of_a_stop(tmp_path, monkeypatch):
+    config = make_toy(tmp_path)
+    words = ["train", str(config), "--root", str(tmp_path), "--minutes", "0.0001", "--jobs", "1", "--show", "quiet"]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 75

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -36,6 +38,25 @@ class StopFlag:
             if self.signal_number == signal.SIGINT:
                 error.exit_code = INTERRUPTED
             raise error
+
+
+class Deadline:
+    """Says when a time is over that runs from here."""
+
+    def __init__(self, seconds: float | None) -> None:
+        """Start it; without a number of seconds it is never over."""
+        self.seconds = math.inf if seconds is None else seconds
+        self._start = time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        """Say whether the time is over."""
+        return self.left_sec <= 0
+
+    @property
+    def left_sec(self) -> float:
+        """Return the seconds that are left, below 0 when it is over; infinity where there is no end."""
+        return self.seconds - (time.monotonic() - self._start)
 
 
 @contextmanager

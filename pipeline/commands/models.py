@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.base.errors import ConfigError
+from pipeline.base.errors import ConfigError, StopRequestedError
 from pipeline.base.progress import print_table
 from pipeline.commands.app import ConfigFile, Overrides, Root, RunName, app
 from pipeline.commands.words import jobs_from, numbers_by_name, read_folds, show_kind, show_scores
@@ -62,6 +62,7 @@ def train(
     loaders: Annotated[int, typer.Option(min=-1, help="Processes of each unit for albumentations; -1 chooses.")] = -1,
     checkpoint_minutes: Annotated[float, typer.Option(min=0, help="Between checkpoints inside an epoch.")] = 5.0,
     verify: Annotated[bool, typer.Option("--verify", help="Check the decoded items against their checksum.")] = False,
+    minutes: Annotated[float, typer.Option(min=0, help="Stop in good order after this time; 0 is never.")] = 0.0,
     show: Annotated[str, typer.Option(help="Progress: auto, bar, lines or quiet.")] = "auto",
     root: Root = Path(),
 ) -> None:
@@ -71,10 +72,11 @@ def train(
     """
     from pipeline import api
 
+    which = read_folds(folds)
     made = api.train(
         config,
         overrides or [],
-        folds=read_folds(folds),
+        folds=which,
         name=name or None,
         device=device,
         jobs=jobs_from(jobs),
@@ -83,10 +85,14 @@ def train(
         loaders=loaders if loaders >= 0 else None,
         checkpoint_minutes=checkpoint_minutes,
         verify=verify,
+        minutes=minutes or None,
         show=show_kind(show),
         root=root,
     )
     show_scores(made.folder)
+    if made.unfinished(None if which == "all" else which):
+        print("the same command goes on with the folds that are not finished")
+        raise typer.Exit(StopRequestedError.exit_code)
     print(f"next: podium submit {made.folder}")
 
 

@@ -87,7 +87,7 @@ def _plain(
     activation: Activation,
     init: Init,
 ) -> nn.Module:
-    """Return blocks of convolutions, each twice as wide as the one before and followed by a pool, and a linear layer."""
+    """Return blocks of convolutions, each twice as wide as the one before, and a linear layer."""
     channels = image_channels(name, in_shape, max(MIN_PX, 2**blocks))
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number in range(blocks):

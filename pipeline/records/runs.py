@@ -164,6 +164,10 @@ class Run:
         path, split = self.unit_folder(unit) / "done.json", self.record.get("machine", {}).get("micro_batches", 1)
         return path.is_file() and read_json(path).get("micro_batches", 1) == split
 
+    def unfinished(self, folds: Sequence[int] | None = None) -> list[Unit]:
+        """Return the units that are not finished, of some folds or of all."""
+        return [unit for unit in self.units() if (folds is None or unit.fold in folds) and not self.is_done(unit)]
+
     def done_units(self) -> list[Unit]:
         """Return the finished units."""
         return [unit for unit in self.units() if self.is_done(unit)]

@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.base.errors import ConfigError, DataError
+from pipeline.base.errors import ConfigError, DataError, StopRequestedError
 from pipeline.base.files import write_json
-from pipeline.base.interrupt import StopFlag
+from pipeline.base.interrupt import Deadline, StopFlag
 from pipeline.base.plots import plot_history
 from pipeline.base.progress import told_to
 from pipeline.data.dataset import Dataset
@@ -60,10 +60,13 @@ def train_run(
         report: gets the events of the units.
         which: folds to train; None for every fold, `all` for a refit on every row (a run of its own, without CV).
 
+    When the time that `wishes` gives is over, the run is returned as far as it is finished.
+
     Raises:
         ConfigError, DataError, MismatchError: before any training, with everything that is wrong.
         StopRequestedError: a signal came; the same command goes on.
     """
+    deadline = Deadline(None if wishes.minutes is None else 60 * wishes.minutes)
     folds = fold_table(workspace, config, say)
     if which == "all":
         config = replace(config, run_name=f"{config.run_name}-all")
@@ -87,7 +90,15 @@ def train_run(
     starts = origin_hashes(workspace.root, config.experiment, ["all"] if which == "all" else range(folds.n_folds))
     run = start_run(workspace, config, folds, machine, starts, is_refit=which == "all")
     say(f"run {run.folder}: {machine.device}, {machine.precision}, {machine.jobs} x {machine.threads} threads")
-    run = train_units(workspace, run, machine, which, say, report)
+    asked = None if which == "all" else which
+    try:
+        run = train_units(workspace, run, machine, asked, say, report, lambda: deadline.is_over)
+    except StopRequestedError:
+        if not deadline.is_over:
+            raise
+        run = Run(run.folder)  # how batches are split may have changed
+        done = len(run.done_units())
+        say(f"{wishes.minutes:g} minutes are over: {done} of {len(run.units())} units are finished, the rest is saved")
     finish_run(workspace, run)
     return run
 

@@ -34,6 +34,8 @@ class Wishes:
     """Check the decoded items against their checksum before they are used."""
     show: DisplayKind = "auto"
     """How progress is shown."""
+    minutes: float | None = None
+    """Time that the call may take; units that are not finished by then save themselves and wait for the next one."""
 
 
 def resolve_machine(

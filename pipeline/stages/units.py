@@ -7,12 +7,12 @@ factor stands in `run.json`, and a unit that was made with another one does not 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pipeline.base.errors import listed
 from pipeline.base.files import write_json
 from pipeline.records.machine import Machine
-from pipeline.records.runs import Run, Unit, Workspace
+from pipeline.records.runs import Run, Workspace
 from pipeline.training.executors import run_jobs
 from pipeline.training.memory import StepMemoryError, finer_split
 from pipeline.training.unit import UnitJob, train_unit_job
@@ -25,33 +25,34 @@ def train_units(
     workspace: Workspace,
     run: Run,
     machine: Machine,
-    which: Sequence[int] | Literal["all"] | None,
+    folds: Sequence[int] | None,
     say: Say,
     report: Report,
+    is_over: Callable[[], bool] | None = None,
 ) -> Run:
-    """Train the asked units that are not finished, and return the run as it then stands.
+    """Train the units of the given folds, or of all, that are not finished, and return the run as it then stands.
 
     Where memory runs out in a step, all units go on in micro-batches half as large, those that were finished or begun
     from their start; which is said.
 
     Raises:
         PodiumError: a unit failed, or memory still runs out after the last halving; see `finer_split`.
-        StopRequestedError: a signal came; the same command goes on.
+        StopRequestedError: a signal came, or `is_over` says that the time is; the same command goes on.
     """
-    while todo := [unit for unit in run.units() if _is_asked(unit, which) and not run.is_done(unit)]:
+    while todo := run.unfinished(folds):
         split = run.machine.micro_batches
         jobs = [UnitJob(workspace.root, run.folder, unit, machine) for unit in todo]
         try:
-            run_jobs(train_unit_job, jobs, machine.jobs, report)
+            run_jobs(train_unit_job, jobs, machine.jobs, report, is_over)
         except StepMemoryError as error:
-            _split_finer(run, error, which, say)
+            _split_finer(run, error, folds, say)
         run = Run(run.folder)
         if run.machine.micro_batches == split:  # else it changed, here or in another process that trains this run
             break
     return run
 
 
-def _split_finer(run: Run, error: StepMemoryError, which: Sequence[int] | Literal["all"] | None, say: Say) -> None:
+def _split_finer(run: Run, error: StepMemoryError, folds: Sequence[int] | None, say: Say) -> None:
     """Write twice the micro-batches into the run's record, unless another process has done so, and say it."""
     with run.locked():
         now = Run(run.folder)
@@ -69,9 +70,5 @@ def _split_finer(run: Run, error: StepMemoryError, which: Sequence[int] | Litera
     )
     if done:
         say(f"note: finished before with larger micro-batches, to be trained anew: {listed(u.name for u in done)}")
-    if left := [unit.name for unit in done if not _is_asked(unit, which)]:
+    if left := [unit.name for unit in done if folds is not None and unit.fold not in folds]:
         say(f"note: not asked for now, so they no longer count until `podium train` makes them anew: {listed(left)}")
-
-
-def _is_asked(unit: Unit, which: Sequence[int] | Literal["all"] | None) -> bool:
-    return which is None or which == "all" or unit.fold in which

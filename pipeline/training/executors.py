@@ -30,18 +30,22 @@ _worker: dict[str, Any] = {}
 
 
 def run_jobs(
-    job: Callable[[Argument, Report, StopFlag], None], arguments: Sequence[Argument], n_parallel: int, report: Report
+    job: Callable[[Argument, Report, StopFlag], None],
+    arguments: Sequence[Argument],
+    n_parallel: int,
+    report: Report,
+    is_over: Callable[[], bool] | None = None,
 ) -> None:
     """Run `job` for every argument, at most `n_parallel` at a time, and pass on what the jobs report.
 
     Jobs are started in order. The first error of a job stops the others in good order and is then raised; so does a
-    signal. With `n_parallel` = 1 everything happens in this process.
+    signal, and the time when `is_over` says so. With `n_parallel` = 1 everything happens in this process.
 
     Raises:
-        StopRequestedError: a signal came; every running job has saved itself.
+        StopRequestedError: a signal came, or the time is over; every running job has saved itself.
         PodiumError: a job failed so, or its process was killed from outside.
     """
-    with stop_on_signals() as stop:
+    with stop_on_signals(also=is_over) as stop:
         if n_parallel == 1 or len(arguments) == 1:
             for argument in arguments:
                 stop()

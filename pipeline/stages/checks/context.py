@@ -42,19 +42,6 @@ class Finding:
     """Where the cause lies and what to do."""
 
 
-class Deadline:
-    """Says when the time of a check is over."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._start = time.monotonic()
-
-    @property
-    def is_over(self) -> bool:
-        """Say whether the time is over."""
-        return time.monotonic() - self._start > self.seconds
-
-
 @dataclass(frozen=True)
 class Context:
     """The user's task and experiment on a sample of the data."""

@@ -12,11 +12,12 @@ from pydantic.fields import FieldInfo
 from torch import Tensor
 
 from pipeline.base.errors import PodiumError, listed
+from pipeline.base.interrupt import Deadline
 from pipeline.records.experiment import Experiment, ModelSpec
 from pipeline.records.record import Record
 from pipeline.records.rows import Rows
 from pipeline.records.task import Kind, Task
-from pipeline.stages.checks.context import Context, Deadline, Finding, Ints, batches_of_epoch, step_batch
+from pipeline.stages.checks.context import Context, Finding, Ints, batches_of_epoch, step_batch
 from pipeline.training.ema import state_tensors
 from pipeline.training.layers import freeze_layers
 from pipeline.training.losses import default_loss

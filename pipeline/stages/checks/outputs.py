@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.base.errors import listed
+from pipeline.base.interrupt import Deadline
 from pipeline.data.tables import load_test
 from pipeline.records.folds import Folds
 from pipeline.records.predictions import Predictions, load_predictions
 from pipeline.records.rows import Rows
 from pipeline.records.runs import Run, Workspace
 from pipeline.stages.checks.choice import choose_rows
-from pipeline.stages.checks.context import Context, Deadline, Finding
+from pipeline.stages.checks.context import Context, Finding
 from pipeline.stages.checks.sample import write_copy
 from pipeline.stages.checks.trial import OutOfTimeError, run_trial
 from pipeline.stages.crossval import predict_run

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.base.errors import listed
+from pipeline.base.interrupt import Deadline
 from pipeline.base.keyed import make_key
 from pipeline.records.experiment import Constant, OptimizerSpec
 from pipeline.stages.checks.choice import choose_rows
-from pipeline.stages.checks.context import PLAIN_ADAM, Context, Deadline, Finding, Ints, batch_of, plain
+from pipeline.stages.checks.context import PLAIN_ADAM, Context, Finding, Ints, batch_of, plain
 from pipeline.training.device import autocast
 from pipeline.training.losses import default_loss
 from pipeline.training.recipe import Parts

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import listed
+from pipeline.base.interrupt import Deadline
 from pipeline.base.keyed import make_key, permutation
 from pipeline.data.batches import samples_of
 from pipeline.records.cv import metric_of, score_or_note
@@ -16,7 +17,7 @@ from pipeline.records.predictions import load_predictions
 from pipeline.records.rows import Rows
 from pipeline.records.runs import Run, Unit
 from pipeline.stages.checks.choice import choose_rows
-from pipeline.stages.checks.context import PLAIN_ADAM, Context, Deadline, Finding, Ints, plain
+from pipeline.stages.checks.context import PLAIN_ADAM, Context, Finding, Ints, plain
 from pipeline.stages.checks.overfit import N_BATCH, distinct_rows, learn_batch
 from pipeline.stages.checks.sample import write_copy
 from pipeline.stages.checks.trial import OutOfTimeError, run_trial

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.base.interrupt import Deadline
 from pipeline.records.config import Config
 from pipeline.records.runs import Run, Workspace
-from pipeline.stages.checks.context import Context, Deadline
+from pipeline.stages.checks.context import Context
 from pipeline.stages.crossval import train_run
 from pipeline.stages.machines import Wishes
 
