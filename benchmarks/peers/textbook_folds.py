@@ -1,4 +1,4 @@
-"""Five folds as a textbook trains them: one net after another, a plain loop, everything in memory. `FILE.npz EPOCHS`."""
+"""Five folds as a textbook trains them: net after net, a plain loop, all in memory. Arguments: FILE.npz EPOCHS."""
 
 from __future__ import annotations
 
