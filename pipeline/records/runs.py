@@ -161,8 +161,8 @@ class Run:
 
     def is_done(self, unit: Unit) -> bool:
         """Say whether a unit is finished, with batches split as the run now splits them."""
-        path = self.unit_folder(unit) / "done.json"
-        return path.is_file() and read_json(path).get("micro_batches", 1) == self.machine.micro_batches
+        path, split = self.unit_folder(unit) / "done.json", self.record.get("machine", {}).get("micro_batches", 1)
+        return path.is_file() and read_json(path).get("micro_batches", 1) == split
 
     def done_units(self) -> list[Unit]:
         """Return the finished units."""
