@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.stages.board.send import Sent
     from pipeline.stages.board.tables import Outlook
     from pipeline.stages.check import Report
+    from pipeline.stages.infer.stage import Initiated
     from pipeline.stages.plan import Plan
     from pipeline.stages.pseudo import Wanted
 
@@ -33,6 +34,29 @@ def config(path: Path | str, overrides: Sequence[str] = (), name: str | None = N
     """Return the config of an experiment file, with `key=value` overrides and, if given, another run name."""
     loaded = load_config(path, overrides)
     return replace(loaded, run_name=name) if name else loaded
+
+
+def init(
+    folder: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    name: str | None = None,
+    metric: str | None = None,
+    overwrite: bool = False,
+    root: Path | str = ".",
+) -> Initiated:
+    """Look at the files of a competition and write `configs/<name>/task.yaml`; return what was concluded, and why.
+
+    `overrides` are `key=value` with the keys of task.yaml; what they state steers the other conclusions.
+
+    Raises:
+        PodiumError: the files do not make a competition; the message says what was seen and what is needed.
+    """
+    from pipeline.stages.infer.stage import init_folder
+
+    return init_folder(
+        Workspace(Path(root)), Path(folder), say, name=name, metric=metric, overrides=overrides, overwrite=overwrite
+    )
 
 
 def folds(path: Path | str, overrides: Sequence[str] = (), root: Path | str = ".") -> tuple[Folds, pd.DataFrame]:

@@ -12,8 +12,9 @@ from PIL import Image
 
 from pipeline.base.errors import DataError
 from pipeline.data import jpeg
+from pipeline.data.forms import StoredForm
 from pipeline.data.readers import DECODER_VERSION, read_image, resize_image
-from pipeline.data.sources import FileItems, StoredForm
+from pipeline.data.sources import FileItems
 from pipeline.data.store import open_store
 
 SMOOTH = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (200, 312, 3), dtype=np.uint8), (31, 31), 0)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
 from pipeline.base.errors import DataError
+from pipeline.data.number_tables import read_number_table
 from pipeline.data.readers import (
     READABLE,
     convert_channels,
@@ -304,9 +308,147 @@ def test_python_objects_and_complex_numbers_are_refused(tmp_path: Path) -> None:
 def test_the_reader_follows_the_suffix() -> None:
     assert reader_for(Path("a.JPG")) is read_image
     assert reader_for(Path("a.npz")) is read_array
-    with pytest.raises(DataError, match=r"a\.txt: no reader for '\.txt' files") as caught:
-        reader_for(Path("a.txt"))
+    with pytest.raises(DataError, match=r"a\.exe: no reader for '\.exe' files") as caught:
+        reader_for(Path("a.exe"))
     assert all(suffix in str(caught.value) for suffix in READABLE)
+
+
+# -- tensors and tables of numbers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.uint8, torch.int64, torch.bfloat16])
+def test_tensors_are_read_as_arrays(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensor = torch.from_numpy(RNG.integers(0, 99, (3, 20))).to(dtype)
+    torch.save(tensor, tmp_path / "a.pt")
+    array = read_array(tmp_path / "a.pt")
+    np.testing.assert_array_equal(array, tensor.float().numpy())
+    assert array.dtype == (np.uint8 if dtype == torch.uint8 else np.float32)
+    torch.save(tensor, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    np.testing.assert_array_equal(read_array(tmp_path / "old.pth"), array)
+
+
+def anonymous_bytes() -> int:
+    fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(fields["RssAnon"].split()[0])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells what memory is mapped")
+@pytest.mark.parametrize("suffix", ["npy", "pt"])
+def test_arrays_and_tensors_are_mapped_and_not_loaded(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    whole = np.zeros((4, 4_000_000), np.float32)
+    if suffix == "npy":
+        np.save(path, whole)
+    else:
+        torch.save(torch.from_numpy(whole), path)
+    n_bytes = whole.nbytes
+    del whole
+    load_array(path)  # what the first call imports does not count
+    before = anonymous_bytes()
+    array = load_array(path)
+    assert array[:, ::100].sum() == 0
+    assert anonymous_bytes() - before < n_bytes / 4
+
+
+def test_a_file_of_several_tensors_wants_a_key(tmp_path: Path) -> None:
+    tensors = {"signal": torch.ones(2, 3), "label": torch.zeros(2)}
+    torch.save(tensors, tmp_path / "a.pt")
+    np.testing.assert_array_equal(load_array(tmp_path / "a.pt", "signal"), np.ones((2, 3)))
+    with pytest.raises(DataError, match=r"a\.pt: holds several tensors; name one with key: signal, label"):
+        load_array(tmp_path / "a.pt")
+    with pytest.raises(DataError, match=r"no tensor 'singal'\. Did you mean 'signal'\?"):
+        load_array(tmp_path / "a.pt", "singal")
+    torch.save({"x": torch.ones(3)}, tmp_path / "a.pt")
+    assert load_array(tmp_path / "a.pt").shape == (3,)
+    torch.save(torch.ones(3), tmp_path / "a.pt")
+    with pytest.raises(DataError, match="key 'x' is only for files that hold several tensors"):
+        load_array(tmp_path / "a.pt", "x")
+
+
+class RunsCode:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.mkdir, (os.environ["PODIUM_TEST_MARK"],))
+
+
+@pytest.mark.parametrize("content", [RunsCode(), torch.nn.Linear(2, 2), {"model": torch.nn.Linear(2, 2)}])
+@pytest.mark.parametrize("is_new", [True, False])
+def test_nothing_but_tensors_is_ever_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: object, is_new: bool
+) -> None:
+    monkeypatch.setenv("PODIUM_TEST_MARK", str(tmp_path / "ran"))
+    torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=is_new)
+    with pytest.raises(DataError, match=r"a\.pt: is no file of plain tensors; other objects are not loaded"):
+        load_array(tmp_path / "a.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
+def test_tensor_files_that_hold_something_else_are_told_apart(tmp_path: Path) -> None:
+    for content, message in (
+        ([torch.ones(2)], "expected a tensor, found list"),
+        ({"n": 3}, "expected a tensor, found int"),
+        (torch.ones(2, 2).to_sparse(), "expected a tensor, found a sparse tensor"),
+        (torch.ones(2, dtype=torch.complex64), "real numbers, found complex64"),
+    ):
+        torch.save(content, tmp_path / "a.pt")
+        with pytest.raises(DataError, match=rf"a\.pt: .*{message}"):
+            read_array(tmp_path / "a.pt")
+    with pytest.raises(DataError, match=r"b\.pt: missing"):
+        read_array(tmp_path / "b.pt")
+    (tmp_path / "b.pt").touch()
+    with pytest.raises(DataError, match=r"b\.pt: empty \(0 bytes\)"):
+        read_array(tmp_path / "b.pt")
+    torch.save(torch.ones(1000), tmp_path / "a.pt")
+    (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:3000])
+    with pytest.raises(DataError, match=r"a\.pt: (truncated or damaged|is no file of plain tensors)"):
+        read_array(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "c3,c4\n1,2.5\n,-4e1\n"),
+        ("a.csv", ",c3,c4\n0,1,2.5\n1,,-4e1\n"),
+        ("a.csv", "\ufeffc3;c4\n1;2.5\n;-40\n"),
+        ("a.csv", "1,2.5\nnan,-40\n"),
+        ("a.tsv", "1\t2.5\n\t-40\n"),
+        ("a.txt", "  1   2.5\n nan  -40.0\n"),
+    ],
+)
+def test_tables_of_numbers_are_read_however_they_are_written(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    table = reader_for(tmp_path / name)(tmp_path / name)
+    np.testing.assert_array_equal(table, np.array([[1, 2.5], [np.nan, -40]], np.float32))
+    assert table.dtype == np.float32
+
+
+def test_named_columns_of_tables_keep_the_stated_order(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("time,c4,name,c3\n0,1,x,2\n1,3,y,4\n")
+    np.testing.assert_array_equal(read_number_table(tmp_path / "a.csv", ["c3", "c4"]), [[2, 1], [4, 3]])
+    with pytest.raises(DataError, match=r"has no column tme\. Did you mean 'time'\? It has: time, c4, name, c3"):
+        read_number_table(tmp_path / "a.csv", ["tme"])
+    with pytest.raises(DataError, match=r"holds other than numbers in name; name the columns that are channels in"):
+        read_number_table(tmp_path / "a.csv")
+
+
+def test_broken_tables_of_numbers_are_told_apart(tmp_path: Path) -> None:
+    for text, message in (
+        ("", "is empty, or begins with an empty line"),
+        ("a,b\n", "holds no numbers"),
+        ("1,2\n1,2,3\n", "cannot be read as a table of numbers"),
+    ):
+        (tmp_path / "a.csv").write_text(text)
+        with pytest.raises(DataError, match=rf"a\.csv: {message}"):
+            read_number_table(tmp_path / "a.csv")
+    (tmp_path / "a.parquet").write_text("x")
+    with pytest.raises(DataError, match=r"a\.parquet: cannot be read as Parquet"):
+        read_number_table(tmp_path / "a.parquet")
+    for name in ("b.csv", "b.parquet"):
+        with pytest.raises(DataError, match=rf"{name}: missing"):
+            read_number_table(tmp_path / name)
+
+
+# -- sizes -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])

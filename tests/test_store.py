@@ -25,8 +25,9 @@ from PIL import Image
 from pipeline.base.errors import DataError
 from pipeline.data import sources as sources_module
 from pipeline.data import store as store_module
+from pipeline.data.forms import StoredForm
 from pipeline.data.readers import read_image, resize_image
-from pipeline.data.sources import ArrayItems, FileItems, ItemSource, PixelItems, StoredForm
+from pipeline.data.sources import ArrayItems, FileItems, ItemSource, PixelItems
 from pipeline.data.store import Store, UnreadableError, open_store
 
 RNG = np.random.default_rng(0)
@@ -189,7 +190,7 @@ def test_signals_come_from_files_with_their_nonfinite_values_counted(tmp_path: P
     np.testing.assert_array_equal(store.array, signals.astype(np.float32))
     assert store.meta["n_nonfinite"] == 2
     np.save(paths[2], signals[2, :, :30])
-    with pytest.raises(DataError, match=r"\(2, 30\) \(.*2\.npy\)\. Cut or pad all signals"):
+    with pytest.raises(DataError, match=r"\(2, 30\) \(.*2\.npy\)\. State input\.length: N to cut and pad"):
         built(tmp_path, FileItems(paths), SIGNAL)
 
 
@@ -231,7 +232,7 @@ def test_more_channels_than_samples_are_remarked_upon(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((3, 50, 2)))
     lines: list[str] = []
     open_store(ArrayItems(tmp_path / "a.npy"), SIGNAL, tmp_path, report=lines.append)
-    assert "50 channels of 2 samples; should it be the other way round?" in lines[-1]
+    assert "50 channels of 2 samples; if it is the other way round, state layout: channels_last" in lines[-1]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -324,7 +325,8 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(tmp_path: Path) -
     script = """
         import os, signal, sys
         from pathlib import Path
-        from pipeline.data.sources import FileItems, StoredForm
+        from pipeline.data.forms import StoredForm
+        from pipeline.data.sources import FileItems
         from pipeline.data.store import open_store
         paths = tuple(Path(sys.argv[1]) / f"{index}.png" for index in range(2000))
         kill = lambda done, total: done > 500 and os.kill(os.getpid(), signal.SIGKILL)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pipeline.base.errors import DataError, listed
 from pipeline.base.progress import DisplayKind, count_progress
 from pipeline.data.batches import Items, JoinedItems
-from pipeline.data.sources import FileItems, StoredForm
+from pipeline.data.forms import stored_form
+from pipeline.data.sources import FileItems
 from pipeline.data.store import Store, UnreadableError, open_store
 from pipeline.data.tables import RowSet, load_test, load_train
 from pipeline.records.experiment import Input
@@ -146,7 +147,7 @@ class Dataset:
     def _open(self, row_set: RowSet, channels: int | None) -> Store:
         inputs, task = self._inputs, self._task
         is_file = isinstance(row_set.source, FileItems) and task.input == "image"
-        form = StoredForm(task.input, inputs.size, channels if is_file else None, inputs.resize)
+        form = stored_form(task, inputs, channels if is_file else None)
         try:
             with count_progress("decoding", self._show) as progress:
                 store = open_store(
@@ -161,7 +162,10 @@ class Dataset:
         except UnreadableError as error:
             raise _with_exclude_lines(error, row_set) from None
         if store.meta.get("n_nonfinite"):
-            raise DataError(f"{store.meta['n_nonfinite']} stored values are NaN or infinite; mend the files first")
+            raise DataError(
+                f"{store.meta['n_nonfinite']} stored values are NaN or infinite; input.nan: channel_mean or zero fills"
+                " what is NaN, infinite values must be mended in the files"
+            )
         return store
 
 

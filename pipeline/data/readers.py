@@ -1,5 +1,7 @@
 """One file to one array: images as (C, H, W), signals as (C, T), and nothing that is not whole.
 
+Pictures and arrays are read here; `dicom`, `audio`, `tensors` and `number_tables` read the other kinds.
+
 Pillow decodes images, and plain JPEG files the library below it (`jpeg`): it refuses truncated files, which OpenCV
 returns as half a picture without a word. The exception is colour of 16 bits, which Pillow would cut to 8: there Pillow
 still checks the file, and OpenCV reads the values.
@@ -10,7 +12,8 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +24,19 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from pipeline.base.errors import DataError, listed, nearest
-from pipeline.data import jpeg
+from pipeline.data import audio, dicom, jpeg
+from pipeline.data.audio import read_wave
+from pipeline.data.dicom import read_dicom
+from pipeline.data.number_tables import read_number_table
+from pipeline.data.tensors import load_tensor
+from pipeline.records.suffixes import (
+    ARRAY_SUFFIXES,
+    AUDIO_SUFFIXES,
+    DICOM_SUFFIXES,
+    IMAGE_SUFFIXES,
+    READABLE,
+    RECORD_SUFFIXES,
+)
 
 Array = NDArray[Any]
 Resize = Literal["squash", "letterbox", "crop"]
@@ -29,10 +44,9 @@ Resize = Literal["squash", "letterbox", "crop"]
 DECODER_VERSION = f"2 pillow-{PIL.__version__} opencv-{cv2.__version__} {jpeg.VERSION}"
 """Part of the key of every stored array: raise the number when a change here changes a value that comes out."""
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif"})
-ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
-READABLE = IMAGE_SUFFIXES | ARRAY_SUFFIXES
-
+_DICOM_VERSION, _AUDIO_VERSION = "1", "1"
+"""The same for `dicom` and `audio`; these count only where there are such files, as `decoders_of` tells."""
+_TENSOR_SUFFIXES = frozenset({".pt", ".pth"})
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF")  # of Pillow's some forty, those that a contest has a use for
 _MAX_PIXELS = 89_478_485  # Pillow's own bound, from which on it warns of decompression bombs
 _SMALL_PX = 48  # below it, calling OpenCV costs more than it saves
@@ -44,11 +58,33 @@ def reader_for(path: Path) -> Callable[[Path], Array]:
     if os.fspath(path).lower().endswith(jpeg.SUFFIXES):  # the most by far, and `suffix` takes as long as reading one
         return read_image
     suffix = path.suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
-        return read_image
-    if suffix in ARRAY_SUFFIXES:
-        return read_array
-    raise DataError(f"{path}: no reader for '{suffix}' files; these can be read: {listed(sorted(READABLE))}")
+    for suffixes, reader in _READERS:
+        if suffix in suffixes:
+            return reader
+    raise DataError(
+        f"{path}: no reader for '{suffix}' files; these can be read: {listed(sorted(READABLE), len(READABLE))}"
+    )
+
+
+def decoders_of(paths: Iterable[Path]) -> str:
+    """Return the versions of all that decides the values which come out of these files."""
+    suffixes = {os.path.splitext(path)[1].lower() for path in paths}  # noqa: PTH122  three times as fast, of a million
+    versions = [DECODER_VERSION]
+    for of_kind, version, packages in (
+        (DICOM_SUFFIXES, f"dicom-{_DICOM_VERSION}", dicom.PACKAGES),
+        (AUDIO_SUFFIXES, f"audio-{_AUDIO_VERSION}", audio.PACKAGES),
+    ):
+        if suffixes & of_kind:
+            versions += [version, *map(_version, packages)]
+    return " ".join(versions)
+
+
+def _version(package: str) -> str:
+    """Return name and version of a package, which is not imported for it; `none` for one that is not there."""
+    try:
+        return f"{package}-{metadata.version(package)}"
+    except metadata.PackageNotFoundError:
+        return f"{package}-none"
 
 
 def read_image(path: Path, channels: int | None = None, fit: tuple[tuple[int, int], Resize] | None = None) -> Array:
@@ -85,8 +121,8 @@ def read_array(path: Path, key: str | None = None) -> Array:
     """Return one item from a file: (C, T) or (C, H, W), a single row of T values as (1, T); types as in `storable`.
 
     Args:
-        path: a `.npy` file, or a `.npz` file.
-        key: the array's name inside a `.npz` file; needed when it holds several.
+        path: a `.npy`, `.npz` or `.pt` file.
+        key: the array's name inside a `.npz` or `.pt` file; needed when it holds several.
 
     Raises:
         DataError: the file cannot be read, the key is not in it, or the array has another number of axes.
@@ -98,11 +134,13 @@ def read_array(path: Path, key: str | None = None) -> Array:
 
 
 def load_array(path: Path, key: str | None = None) -> Array:
-    """Return the array of a `.npy` file (mapped, not loaded) or of a `.npz` file, as it lies there.
+    """Return the array of a `.npy` or `.pt` file (mapped, not loaded) or of a `.npz` file, as it lies there.
 
     Raises:
         DataError: the file is missing, damaged or holds Python objects, or `key` is not the name of an array in it.
     """
+    if path.suffix.lower() in _TENSOR_SUFFIXES:
+        return load_tensor(path, key)
     try:
         if path.suffix.lower() == ".npz":
             with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
@@ -267,6 +305,16 @@ def _member(content: np.lib.npyio.NpzFile, path: Path, key: str | None) -> Array
     if key not in content.files:
         raise DataError(f"{path}: no array '{key}'.{nearest(key, content.files)} It holds: {listed(content.files)}")
     return np.asarray(content[key])
+
+
+_READERS: tuple[tuple[frozenset[str], Callable[[Path], Array]], ...] = (
+    (IMAGE_SUFFIXES, read_image),
+    (ARRAY_SUFFIXES, read_array),
+    (DICOM_SUFFIXES, read_dicom),
+    (AUDIO_SUFFIXES, read_wave),
+    (RECORD_SUFFIXES, read_number_table),
+)
+"""By suffix; what a task says about sound, tables and DICOM is added in `sources`."""
 
 
 def _over_black(image: Array) -> Array:

@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import DataError, listed, nearest
-from pipeline.data.readers import (
-    Resize,
-    convert_channels,
-    load_array,
-    read_image,
-    reader_for,
-    resize_image,
-    storable,
-)
+from pipeline.data.audio import read_log_mel, read_wave, sound_facts
+from pipeline.data.dicom import read_dicom
+from pipeline.data.forms import StoredForm, laid_out
+from pipeline.data.number_tables import read_number_table
+from pipeline.data.readers import Resize, load_array, read_image, reader_for, storable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,18 +53,6 @@ ItemSource = FileItems | PixelItems | ArrayItems
 
 
 @dataclass(frozen=True)
-class StoredForm:
-    """What an item becomes before it is stored."""
-
-    input: Literal["image", "signal"]
-    size: tuple[int, int] | None = None
-    """(h, w) of images; without it, all must have one size."""
-    channels: int | None = None
-    """1, 3 or 4 of images; without it, those of the first readable item."""
-    resize: Resize = "squash"
-
-
-@dataclass(frozen=True)
 class OpenItems:
     """A source that is ready to be read, item by item, from any thread."""
 
@@ -83,18 +67,14 @@ class OpenItems:
 def open_items(source: ItemSource, report: Report, form: StoredForm | None = None) -> OpenItems:
     """Return a source ready to be read; tables and compressed arrays are loaded here, once.
 
-    With `form`, what items become next, a large picture may be read at a smaller size: see `fit` of `read_image`.
+    With `form`, what items become next, they have their channels first, and a large picture may be read at a smaller
+    size: see `fit` of `read_image`. Without it they are as they lie in their array or file.
     """
     if isinstance(source, FileItems):
         paths = source.paths
         title = f"decoding {len(paths):,} files"
         fit = None if form is None or form.size is None else (form.size, form.resize)
-
-        def read(index: int) -> Array:
-            reader = reader_for(paths[index])
-            return read_image(paths[index], fit=fit) if reader is read_image else reader(paths[index])
-
-        return OpenItems(len(paths), title, read, lambda i: str(paths[i]), paths)
+        return OpenItems(len(paths), title, lambda i: _read_file(paths[i], form, fit), lambda i: str(paths[i]), paths)
     if isinstance(source, PixelItems):
         report(f"reading {source.table}")
         path, array = source.table, _read_pixels(source)
@@ -102,8 +82,42 @@ def open_items(source: ItemSource, report: Report, form: StoredForm | None = Non
         path, array = source.path, load_array(source.path, source.key)
     if array.ndim < 2:
         raise DataError(f"{path}: expected an array whose first axis counts the items, found shape {array.shape}")
-    title = f"storing {len(array):,} items of {path}"
-    return OpenItems(len(array), title, lambda i: storable(array[i], str(path)), lambda i: f"{path}: item {i}")
+
+    def read(index: int) -> Array:
+        item = storable(array[index], str(path))
+        return item if form is None else laid_out(item, form)
+
+    return OpenItems(len(array), f"storing {len(array):,} items of {path}", read, lambda i: f"{path}: item {i}")
+
+
+def _read_file(path: Path, form: StoredForm | None, fit: tuple[tuple[int, int], Resize] | None) -> Array:
+    """Return the item of a file, channels first; readers that a task can steer get what it says."""
+    reader = reader_for(path)
+    if reader is read_image:
+        return read_image(path, fit=fit)
+    form = form or StoredForm("image")
+    if reader is read_dicom:
+        return read_dicom(path, form.dicom)
+    if reader is read_wave:
+        return _read_sound(path, form)
+    if reader is read_number_table:
+        rows = read_number_table(path, form.columns)
+        return rows.T if form.input == "signal" else rows
+    return laid_out(reader(path), form)
+
+
+def _read_sound(path: Path, form: StoredForm) -> Array:
+    """Return sound as a picture (1, n_mels, T), or as a wave (C, T)."""
+    if form.input == "signal" and form.sample_rate_hz is not None:
+        return read_wave(path, form.sample_rate_hz)
+    if form.input == "image" and form.audio is not None:
+        return read_log_mel(path, form.audio)
+    facts = sound_facts(path)
+    found = f"{path}: is sound of {facts.seconds:.3g} s at {facts.sample_rate_hz:g} Hz"
+    if form.input == "signal":
+        raise DataError(f"{found}; state sample_rate_hz: in the task, to which all files are brought")
+    advice = f"audio: {{sample_rate_hz: {facts.sample_rate_hz:g}, seconds: {facts.seconds:.3g}}}"
+    raise DataError(f"{found}; state in the task how it becomes a picture, such as {advice}")
 
 
 def _read_pixels(source: PixelItems) -> Array:
@@ -138,22 +152,3 @@ def _narrow(table: pd.DataFrame, source: PixelItems) -> Array:
     if values.dtype.kind in "bui" and values.min(initial=0) >= 0 and values.max(initial=0) <= 65535:
         return values.astype(np.uint8 if values.max(initial=0) <= 255 else np.uint16)
     return storable(values, str(source.table))
-
-
-def formed(item: Array, form: StoredForm, name: str) -> Array:
-    """Return an item in the form in which it is stored: (C, H, W) or (C, T)."""
-    if form.input == "signal":
-        item = item[None] if item.ndim == 1 else item[0] if item.ndim == 3 and len(item) == 1 else item
-        if item.ndim != 2:
-            raise DataError(f"{name}: expected a signal of (T,), (C, T) or (1, C, T), found shape {item.shape}")
-        return item
-    item = item[None] if item.ndim == 2 else item
-    if item.ndim != 3:
-        raise DataError(f"{name}: expected an image of (H, W), (C, H, W) or (H, W, C), found shape {item.shape}")
-    if item.shape[0] not in (1, 3, 4) and item.shape[2] in (1, 3, 4):
-        item = np.moveaxis(item, -1, 0)
-    try:
-        item = item if form.channels is None else convert_channels(item, form.channels)
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from None
-    return item if form.size is None else resize_image(item, form.size, form.resize)

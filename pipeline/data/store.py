@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -25,19 +25,9 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import DataError, listed
 from pipeline.base.files import atomic_path, hash_json, read_json, remove_leftovers, sha256_file, write_json, write_text
-from pipeline.data.readers import DECODER_VERSION
-from pipeline.data.sources import (
-    FileItems,
-    ItemSource,
-    OpenItems,
-    PixelItems,
-    StoredForm,
-    formed,
-    open_items,
-)
-
-if TYPE_CHECKING:
-    pass
+from pipeline.data.forms import StoredForm, formed, likely_layout
+from pipeline.data.readers import decoders_of
+from pipeline.data.sources import FileItems, ItemSource, OpenItems, PixelItems, open_items
 
 Array = NDArray[Any]
 Report = Callable[[str], None]
@@ -46,10 +36,6 @@ R = TypeVar("R")
 
 _SLOW_ITEM_SEC = 5e-4  # below it, threads only fight over the interpreter: 32 px files decode no faster on two cores
 _N_PROBES = 12
-_SHAPE_ADVICE = {
-    "image": "State input.size: [height, width] to bring all images to one size.",
-    "signal": "Cut or pad all signals to one length and number of channels first.",
-}
 _TYPE_ADVICE = "Save all files with one type of values."
 
 
@@ -121,7 +107,7 @@ def store_key(source: ItemSource, form: StoredForm) -> str:
     else:
         files, details = (source.path,), [source.key]
     stamps = [_stamp(path) for path in files]
-    return hash_json([DECODER_VERSION, asdict(form), type(source).__name__, details, stamps])[:16]
+    return hash_json([decoders_of(files), form.plain(), type(source).__name__, details, stamps])[:16]
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:
@@ -218,7 +204,7 @@ def _build(items: OpenItems, form: StoredForm, folder: Path, report: Report, pro
         _check_readable(tally.faults, items, folder)
         _check_alike(tally.kinds, items, form)
     ((shape, dtype),) = tally.kinds
-    meta = {"decoder": DECODER_VERSION, "form": asdict(form), "n_items": items.n, "shape": (items.n, *shape)}
+    meta = {"decoder": decoders_of(items.paths), "form": form.plain(), "n_items": items.n, "shape": (items.n, *shape)}
     meta |= {"dtype": dtype, "n_nonfinite": tally.n_nonfinite, "content_hash": sha256_file(folder / "items.bin")}
     write_json(folder / "meta.json", meta | {"build_sec": round(time.perf_counter() - began, 2)})
 
@@ -267,7 +253,10 @@ def _announce(
     duration = f"{seconds} s" if seconds < 120 else f"{round(seconds / 60)} min"
     report(f"{items.title} to {'x'.join(map(str, axes))} {dtype}: {_size(n_bytes)} in {cache}, about {duration}")
     if form.input == "signal" and shape[0] > shape[1]:
-        report(f"note: signals have {shape[0]} channels of {shape[1]} samples; should it be the other way round?")
+        report(
+            f"note: signals have {shape[0]} channels of {shape[1]} samples; if it is the other way round,"
+            " state layout: channels_last in the task"
+        )
 
 
 def _write(read: Callable[[int], Array], n: int, path: Path, block: int, workers: int, progress: Progress) -> _Tally:
@@ -342,10 +331,21 @@ def _check_alike(kinds: dict[tuple[tuple[int, ...], str], int], items: OpenItems
     empty = [index for shape, index in shapes.items() if not math.prod(shape)]
     if empty:
         raise DataError(f"{items.name(empty[0])}: holds no values")
-    for what, found, advice in (("shapes", shapes, _SHAPE_ADVICE[form.input]), ("types", dtypes, _TYPE_ADVICE)):
+    for what, found, advice in (("shapes", shapes, _shape_advice(list(shapes), form)), ("types", dtypes, _TYPE_ADVICE)):
         if len(found) > 1:
             examples = listed([f"{kind} ({items.name(index)})" for kind, index in found.items()], 8)
             raise DataError(f"items have several {what} where one is needed: {examples}. {advice}")
+
+
+def _shape_advice(shapes: list[tuple[int, ...]], form: StoredForm) -> str:
+    """Return what to do about items of several shapes."""
+    if form.input == "image":
+        return "State input.size: [height, width] to bring all images to one size."
+    if likely_layout(shapes) == ("channels_last", True):
+        return "Their first axis differs, so it is time and not channels: state layout: channels_last in the task."
+    if len({shape[0] for shape in shapes}) > 1:
+        return "They differ in their channels, which cannot be mended; leave the odd ones out with exclude:."
+    return "State input.length: N to cut and pad all signals to N samples."
 
 
 def _n_cores() -> int:

@@ -51,10 +51,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """
     path = Path(path)
     values, key_files = _read_with_bases(path, ())
-    own: dict[str, Any] = {}
-    for override in overrides:  # first among themselves, so that their order does not matter
-        own = merge(own, _parse_override(override))
-    values = merge(values, own)
+    values = merge(values, parse_overrides(overrides))
     task_file = values.pop("task", None)
     if not isinstance(task_file, str):
         is_task = "; this looks like a task file itself, give an experiment" if {"kind", "metric"} & set(values) else ""
@@ -63,6 +60,14 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     task = load_task(key_files.get("task", path).parent / task_file)
     experiment = validate(Experiment, values, str(path))
     return Config(task, experiment, _run_name(path, overrides))
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return what `key=value` overrides say, as the blocks of a file; raises ConfigError for one that is none."""
+    own: dict[str, Any] = {}
+    for override in overrides:  # first among themselves, so that their order does not matter
+        own = merge(own, _parse_override(override))
+    return own
 
 
 def load_task(path: Path | str) -> Task:

@@ -81,6 +81,13 @@ class Input(Record):
     """Images: 1 grey, 3 RGB, 4 RGBA; without it, as the first file has them."""
     resize: Literal["squash", "letterbox", "crop"] = "squash"
     """Images: change the aspect, pad to keep it, or cut the middle."""
+    length: int | None = Field(default=None, ge=1)
+    """Signals: stored samples in time; longer ones are cut, shorter ones padded with zeros. Without it, all must have
+    one length already."""
+    align: Literal["start", "middle", "end"] = "start"
+    """Signals: which part of an item keeps its place when it is cut or padded to `length`."""
+    nan: Literal["error", "channel_mean", "zero"] = "error"
+    """What becomes of values that are missing (NaN): refused, the mean of their channel in the same item, or 0."""
     normalize: Annotated[
         Annotated[Literal["measured", "pretrained", "none"], WORD] | Annotated[ChannelStats, BLOCK], BY_FORM
     ] = "measured"
@@ -93,6 +100,8 @@ class Input(Record):
     def _reads_resize(self) -> Input:
         if self.resize != "squash" and self.size is None:
             raise ValueError(f"resize: {self.resize} is never read without size:")
+        if self.align != "start" and self.length is None:
+            raise ValueError(f"align: {self.align} is never read without length:")
         return self
 
 

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from pipeline.records.decoding import Audio, Dicom
 from pipeline.records.record import Block, Names, Record
+from pipeline.records.suffixes import ARRAY_SUFFIXES, AUDIO_SUFFIXES, DICOM_SUFFIXES, RECORD_SUFFIXES, may_end_in
 
 Kind = Literal["binary", "multiclass", "multilabel", "ordinal", "regression"]
 Format = Literal["label", "probability", "per_class", "labels", "top_k", "values", "array"]
@@ -154,6 +156,15 @@ class Task(Record):
     """The folder with the host's files, relative to the workspace."""
     input: Literal["image", "signal"] = "image"
     """`image`: items of (C, H, W); `signal`: items of (C, T)."""
+    layout: Literal["channels_first", "channels_last"] | None = None
+    """Axes of arrays: (C, H, W) and (C, T), or (H, W, C) and (T, C); an axis of one is dropped from signals of three.
+    By default the first; then 1, 3 or 4 channels of images are also found at the end. Pictures and tables need none."""
+    channels: Names = ()
+    """Signals in one table each: the columns that are channels, in this order; by default all of them."""
+    dicom: Dicom = Dicom()
+    """How DICOM files become pictures."""
+    audio: Block[Audio] = None
+    """How sound becomes pictures; needed by images that are sound files."""
     kind: Kind
     """What is predicted."""
     id: str | None = None
@@ -230,6 +241,16 @@ def _readers(task: Task) -> Iterator[tuple[str, bool, str]]:
         yield "classes", one_cell, "by kinds with classes (a multilabel task with a column per label has its names)"
     if task.sample_rate_hz is not None:
         yield "sample_rate_hz", task.input == "signal", "by input: signal"
+    if task.layout is not None:
+        yield "layout", _has_items_in(task, ARRAY_SUFFIXES), "by items in arrays or columns"
+    if task.channels:
+        is_read = task.input == "signal" and _has_files_in(task, RECORD_SUFFIXES)
+        yield "channels", is_read, "by input: signal with a table (.csv, .tsv, .txt, .parquet) for each item"
+    if task.dicom != Dicom():
+        yield "dicom", task.input == "image" and _has_files_in(task, DICOM_SUFFIXES), "by images in DICOM files"
+    if task.audio is not None:
+        is_read = task.input == "image" and _has_files_in(task, AUDIO_SUFFIXES)
+        yield "audio", is_read, "by input: image with sound files (signals of sound read sample_rate_hz)"
     if task.first_id:
         yield "first_id", task.id is None or None in tables, "where rows are numbered, and id: names a column"
     if task.id is not None:
@@ -249,3 +270,15 @@ def _readers(task: Task) -> Iterator[tuple[str, bool, str]]:
     if spec.clip is not None:
         is_read = form in ("probability", "per_class", "values", "array")
         yield "submission.clip", is_read, "by formats with numbers (probability, per_class, values, array)"
+
+
+def _has_files_in(task: Task, suffixes: frozenset[str]) -> bool:
+    """Return whether some file of a row may have one of these suffixes."""
+    sources = [source for source in (task.train, task.test, task.unlabelled) if source is not None]
+    return any(may_end_in(template, suffixes) for source in sources for template in source.files)
+
+
+def _has_items_in(task: Task, suffixes: frozenset[str]) -> bool:
+    """Return whether some items may lie in files of these suffixes, in one array, or in columns."""
+    sources = [source for source in (task.train, task.test, task.unlabelled) if source is not None]
+    return _has_files_in(task, suffixes) or any(source.array or source.pixels for source in sources)

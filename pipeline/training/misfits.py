@@ -18,7 +18,7 @@ from pipeline.augment.signals import refuse_signal_augment
 from pipeline.base.errors import ConfigError
 from pipeline.records.augmentation import Augment
 from pipeline.records.cv import is_value
-from pipeline.records.experiment import Experiment
+from pipeline.records.experiment import Experiment, Input
 from pipeline.records.rows import Rows
 from pipeline.records.runs import FoldName
 from pipeline.records.task import Task
@@ -132,9 +132,10 @@ def refuse_misfits(task: Task, experiment: Experiment) -> None:
             if getattr(augment, name):
                 raise ConfigError(f"{key}.{name}: is never read, because the task's input is `{task.input}`")
     _refuse_unlabelled(task, experiment)
-    written = experiment.input.model_fields_set - {"normalize"}
-    if task.input == "signal" and written:
-        raise ConfigError(f"input.{min(written)}: is never read, because the task's input is `signal`")
+    of_signals = {"length", "align"}
+    others = of_signals if task.input == "image" else set(Input.model_fields) - of_signals - {"normalize", "nan"}
+    if written := others & experiment.input.model_fields_set:
+        raise ConfigError(f"input.{min(written)}: is never read, because the task's input is `{task.input}`")
     if task.input == "signal" and not experiment.train.channels_last:
         raise ConfigError("train.channels_last: is never read, because the task's input is `signal`")
     if experiment.train.weights == "ema" and experiment.ema is None:

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from pipeline.base.keyed import make_key, permutation
 from pipeline.base.tables import read_table
-from pipeline.data.sources import ArrayItems, FileItems, ItemSource, StoredForm, formed, open_items
+from pipeline.data.forms import StoredForm, formed, stored_form
+from pipeline.data.sources import ArrayItems, FileItems, ItemSource, open_items
 from pipeline.data.store import open_store
 from pipeline.data.tables import RowSet, load_test, load_train
 from pipeline.records.config import Config
+from pipeline.records.decoding import Dicom
 from pipeline.records.experiment import Experiment
 from pipeline.records.folds import Folds, make_folds, save_folds
 from pipeline.records.rows import Rows
@@ -144,15 +146,13 @@ def _without_rare_labels(rows: Rows, config: Config) -> Rows:
 def _form(config: Config, train: RowSet) -> StoredForm:
     """Return how items are stored; the channels are those of the first file, as for the whole competition."""
     task, inputs = config.task, config.experiment.input
-    if task.input == "signal":
-        return StoredForm("signal")
-    is_file = isinstance(train.source, FileItems)
-    channels: int | None = inputs.channels if is_file else None
-    if is_file and channels is None:
+    form = stored_form(task, inputs, inputs.channels if isinstance(train.source, FileItems) else None)
+    if task.input == "image" and isinstance(train.source, FileItems) and form.channels is None:
         first = train.rows.items[int(np.argmin(train.rows.ids))][0]
-        opened = open_items(train.source, _unsaid)
-        channels = len(formed(opened.read(first), StoredForm("image"), opened.name(first)))
-    return StoredForm("image", inputs.size, channels, inputs.resize)
+        raw = replace(form, size=None, resize="squash")
+        opened = open_items(train.source, _unsaid, raw)
+        form = replace(form, channels=len(formed(opened.read(first), raw, opened.name(first))))
+    return form
 
 
 def _stored(row_set: RowSet, form: StoredForm, folder: Path, workers: int) -> tuple[Rows, Array]:
@@ -206,6 +206,10 @@ def _task_of_copy(config: Config, rows: Rows, root: Path) -> Task:
             "data": str((root / "data").absolute()),
             "id": "podium_id",
             "first_id": 0,
+            "layout": "channels_first" if task.layout else None,
+            "channels": (),
+            "dicom": Dicom(),
+            "audio": None,
             "target": targets,
             "target_separator": None,
             "classes": rows.names if has_classes else (),
@@ -228,8 +232,12 @@ def _source(which: str, n_files: int) -> Source:
 def _experiment_of_copy(config: Config) -> Experiment:
     """Return the experiment without what was done when the items were stored, or asks for files of its own."""
     experiment, inputs = config.experiment, config.experiment.input
-    if inputs.size is not None or inputs.channels is not None:
-        inputs = inputs.model_copy(update={"size": None, "channels": None, "resize": "squash"})
+    defaults = {
+        name: type(inputs).model_fields[name].default
+        for name in ("size", "channels", "resize", "length", "align", "nan")
+    }
+    done = {name: default for name, default in defaults.items() if getattr(inputs, name) != default}
+    inputs = inputs.model_copy(update=done) if done else inputs
     train = experiment.train.model_copy(update={"compile": False}) if experiment.train.compile else experiment.train
     # The lineage of start weights names the user's fold table, which the sample's is not.
     model = experiment.model.without_start() if "weights" in experiment.model.options else experiment.model

@@ -1,0 +1,1 @@
+"""The files of a competition to a Task, with the reason for each conclusion."""
