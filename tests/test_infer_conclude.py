@@ -111,6 +111,12 @@ def test_class_folders_beside_the_test_folder_with_names_as_the_sample_spells_th
     assert (task.kind, task.format) == ("multiclass", "per_class")
 
 
+def test_files_of_noise_are_no_class(host):
+    pictures(host, [f"{kind}/{kind}{n}.png" for kind in ("ant", "bee", "background_noise") for n in range(6)])
+    pictures(host, [f"test/{n}.png" for n in range(4)])
+    assert rows_of(host, concluded(host)).names == ("ant", "bee")
+
+
 def test_labels_of_arrays_and_their_subjects(host):
     signals = np.random.default_rng(0).normal(size=(40, 3, 120)).astype(np.float32)
     np.save(host / "X_train.npy", signals[:30])
@@ -131,6 +137,7 @@ def test_arrays_of_both_sets_in_one_file(host):
     assert task.train.array.key == "x_train"
     assert task.train.labels.key == "y_train"
     assert task.test.array.key == "x_test"
+    assert task.target == ()  # an array of labels has no name
 
 
 def test_channels_that_are_the_last_axis_of_a_signal(host):
@@ -389,6 +396,17 @@ def test_stated_tables_and_files_are_followed_wherever_they_lead(host):
         initiate(host, "train.table=labels.csv")
     with pytest.raises(DataError, match=r"24 files are missing, such as wrong/a000.png"):
         initiate(host, "train.files=wrong/{id}.png")
+
+
+def test_stated_paths_are_those_of_the_host_where_a_folder_is_made_too(host):
+    cats_and_dogs(host)
+    pictures(host, [f"more/{name}.png" for name in ids("u", 5)])
+    table(host / "more.csv", "id", [(name,) for name in ids("u", 5)])
+    (host / "labels.csv").write_text((host / "train.csv").read_text().replace(",", ";"))
+    task = concluded(host, "train.table=labels.csv", "unlabelled={table: more.csv, files: 'more/{id}.png'}")
+    assert (task.train.table, task.train.files) == ("train.csv", ("original/train/{id}.png",))
+    assert (task.unlabelled.table, task.unlabelled.files) == ("original/more.csv", ("original/more/{id}.png",))
+    assert len(load_test(task, data_of(host, task), ("cat", "dog"), task.unlabelled).rows) == 5
 
 
 def test_other_keys_are_laid_over_the_conclusions(host):

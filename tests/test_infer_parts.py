@@ -125,6 +125,8 @@ def test_train_and_test_folders_are_told_by_their_names():
     rows = made_table(id=range(6))
     assert best_match(rows, index, "train").root == "original/train"
     assert best_match(rows, index, "test").root == "original/test"
+    pools = index_of(*(f"{part}/{n}.png" for part in ("whole_pool", "train") for n in range(6)))
+    assert best_match(rows, pools, "train").root == "original/train"
 
 
 def test_a_class_whose_values_happen_to_name_files_is_no_id():
@@ -148,7 +150,10 @@ def test_affixes_are_whole_words_and_fill_up_with_zeros():
     names = [f"img_{n:04d}_{end}" for n in range(1, 30) for end in ("a", "b")]
     found = find_affixes(column(*range(1, 30)), names, set(names))
     assert [affix.around("7") for affix in found] == ["img_0007_a", "img_0007_b"]
-    assert find_affixes(column(*range(1, 30)), [f"x{n}" for n in range(100, 130)], set()) == []
+    whole = [str(n) for n in range(1, 30)]
+    assert find_affixes(column(*whole), whole, set(whole)) == []
+    some = names[:20]
+    assert find_affixes(column(*range(1, 30)), some, set(some)) == []
 
 
 @pytest.mark.parametrize(
@@ -174,6 +179,9 @@ def test_the_words_of_paths_and_which_of_them_is_the_class():
     assert label_column(rows, None, frozenset()) == "folder_1"
     by_name = path_table([f"train/{kind}.{n}.png" for kind in ("cat", "dog") for n in range(4)], "train")
     assert label_column(by_name, path_table([f"test/{n}.png" for n in range(4)], "test"), frozenset()) == "name_text"
+    sides = path_table([f"test/left_{n}.png" for n in range(4)] + [f"test/right_{n}.png" for n in range(4)], "test")
+    known = path_table([f"train/{side}_{n}.png" for side in ("left", "right") for n in range(4)], "train")
+    assert label_column(known, sides, frozenset()) is None  # test files have it too
     same = path_table([f"train/x_{n}.png" for n in range(4)], "train")
     assert label_column(same, None, frozenset()) is None
 
@@ -219,6 +227,12 @@ def test_classes_that_the_sample_has_as_columns():
 def test_which_columns_are_asked_for(columns, sample, expected):
     found = find_targets(made_table(**columns), None, sample_of(**sample) if sample else None, (), ("id",))
     assert found.names == expected
+
+
+def test_the_target_is_what_test_lacks():
+    rows = made_table(id=range(6), label=["p", "q"] * 3, outcome=["r", "s"] * 3)
+    assert find_targets(rows, made_table(id=["t"], label=["p"]), None, (), ("id",)).names == ("outcome",)
+    assert find_targets(rows, made_table(id=["t"], outcome=["r"]), None, (), ("id",)).names == ("label",)
 
 
 def test_more_labels_than_the_sample_asks_for_are_learned_too():
@@ -271,6 +285,8 @@ def kind_of_cells(cells, name="label", **words):
         (["1|2", "2", "3|1", "1", "3"] * 6, "labels", "multilabel"),
         ([0] * 20 + [1] * 9 + [2] * 5 + [3] * 2, "diagnosis", "ordinal"),
         ([0] * 20 + [1] * 9 + [2] * 5 + [3] * 2, "label", "multiclass"),
+        ([0] * 20 + [1] * 9 + [2] * 5 + [3] * 2, "outcome", "ordinal"),
+        ([0, 1, 2, 3] * 9, "outcome", "multiclass"),
         (list(range(10)) * 5, "digit", "multiclass"),
         (np.random.default_rng(0).gamma(9, 6, 200).astype(int), "age", "regression"),
         ([11, 25, 38, 47] * 9, "hotel_id", "multiclass"),
@@ -325,6 +341,7 @@ def test_what_stands_between_labels():
     assert label_separator(["a, b", "a", "b", "c, a", "c"]) == ","
     assert label_separator(["16 0", "7", "1 2", "25 0", "16", "2"]) == " "
     assert label_separator(["Black-grass", "Fat Hen", "Sugar beet"]) is None
+    assert label_separator(["red fox", "fox", "grey wolf", "wolf"]) is None
     assert label_separator(["red apple", "green apple", "red pear", "green pear"]) is None
 
 

@@ -27,7 +27,7 @@ def init(
     What you state steers what follows from it and is never contradicted. The folder is not written to; what has to be
     made (unpacked archives, tables of labels that stood in folder names) goes to data/NAME.made/.
 
-    Example: podium init data/dogs metric=log_loss target=breed
+    Example: podium init data/dogs --metric log_loss target=breed
     """
     from pipeline import api
 

@@ -19,7 +19,6 @@ NAMES = (
 """Beginnings of words in names of columns that rows of one origin share."""
 _NEVER = ("date", "time", "width", "height", "url", "age", "sex", "gender", "view", "folder", "split", "fold")
 FOLD_NAMES = ("fold", "kfold")
-SPLIT_NAMES = ("split", "set", "subset", "partition", "phase", "usage", "dataset", "stage")
 MIN_GROUPS = 5
 """With fewer values than folds some folds would hold out nothing."""
 _NEW = 0.1

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from pipeline.stages.infer.columns import Column, Table, plain_form, shown_path
+from pipeline.stages.infer.columns import Column, Table, plain_form
 from pipeline.stages.infer.survey import stem_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 ID, FILE, LABEL = "id", "item_file", "label"
 """Columns of made tables; `file` itself is what many hosts call their ids."""
@@ -119,13 +115,3 @@ def common_root(paths: Sequence[str]) -> str:
             break
         same.append(level[0])
     return "/".join(same)
-
-
-def shown_paths(paths: Sequence[str], most: int = 3) -> str:
-    """Return a few paths as the user knows them."""
-    return ", ".join(shown_path(path) for path in paths[:most])
-
-
-def as_table(frame: pd.DataFrame, path: str) -> Table:
-    """Return a frame that was made as a table."""
-    return Table(path, frame)

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -62,7 +63,7 @@ class File:
         """Return the path of the folder."""
         return self.path.rpartition("/")[0]
 
-    @property
+    @cached_property
     def suffix(self) -> str:
         """Return the suffix in lower case; a part of an id that has dots is none."""
         return suffix_of(self.name)
@@ -110,7 +111,7 @@ def joined(surveys: Iterable[Survey]) -> Survey:
 
 def suffix_of(name: str) -> str:
     """Return the suffix of a file that this program knows, in lower case, or an empty string: ids may have dots."""
-    suffix = PurePosixPath(name).suffix.lower()
+    suffix = name[name.rfind(".") :].lower() if "." in name[1:] else ""
     return suffix if suffix in _KNOWN else ""
 
 
