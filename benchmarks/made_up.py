@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline.records.task import MetricSpec, Source, Task
 from pipeline.training.recipe import Parts, build_parts
 from pipeline.training.scaling import hard_labels, soft_targets
 from pipeline.training.scoring import UnitData
+from pipeline.training.train import StepAt, epoch_batches, make_batch, train_step
 
 N_CLASSES = 10
 
@@ -50,3 +52,16 @@ def made_up_unit(
         metric="accuracy",
     )
     return unit, parts
+
+
+def made_up_step(array: NDArray[Any], experiment: Experiment, machine: Machine) -> Callable[[], None]:
+    """Return a function that takes one training step as `podium train` does, with a batch made anew each time."""
+    unit, parts = made_up_unit(array, experiment, machine)
+    order, batches = epoch_batches(unit, experiment, 0)
+    at = StepAt(0, 0, len(batches), batches[0])
+
+    def step() -> None:
+        stored = unit.items.fetch(unit.train.item[order.sample[at.part]])
+        train_step(parts, experiment, machine, make_batch(unit, parts, experiment, order, at, stored), at)
+
+    return step

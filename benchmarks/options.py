@@ -20,7 +20,7 @@ from statistics import median
 import numpy as np
 import torch
 from entry import start
-from made_up import made_up_unit
+from made_up import made_up_step
 
 from pipeline.base.files import write_text
 from pipeline.base.progress import say
@@ -28,7 +28,6 @@ from pipeline.records.config import validate
 from pipeline.records.experiment import Experiment
 from pipeline.records.machine import Machine
 from pipeline.training.device import has_native_bf16, resolve_device, threads
-from pipeline.training.train import StepAt, epoch_batches, make_batch, train_step
 
 PROJECT = Path(__file__).parent.parent
 N_ROWS, PX = 1_024, 32
@@ -119,15 +118,7 @@ def _stepper(net: dict[str, object], way: Way, batch_size: int, device: str, n_t
     experiment = validate(Experiment, values, "benchmark")
     machine = Machine(device=device, threads=n_threads, precision=way.precision, channels_last=way.channels_last)
     images = np.random.default_rng(0).integers(0, 256, (N_ROWS, 3, PX, PX), dtype=np.uint8)
-    unit, parts = made_up_unit(images, experiment, machine)
-    order, batches = epoch_batches(unit, experiment, 0)
-    at = StepAt(0, 0, len(batches), batches[0])
-
-    def step() -> None:
-        stored = unit.items.fetch(unit.train.item[order.sample[at.part]])
-        train_step(parts, experiment, machine, make_batch(unit, parts, experiment, order, at, stored), at)
-
-    return step
+    return made_up_step(images, experiment, machine)
 
 
 def _parser() -> argparse.ArgumentParser:

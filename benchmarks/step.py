@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 from entry import start
-from made_up import made_up_unit
+from made_up import made_up_step
+from peers.textbook_folds import make_net
 from torch import nn
 from turns import CLOCKS, origin, seconds_of, table_of
 
@@ -33,7 +34,6 @@ from pipeline.records.config import validate
 from pipeline.records.experiment import Experiment
 from pipeline.records.machine import Machine
 from pipeline.training.device import threads
-from pipeline.training.train import StepAt, epoch_batches, make_batch, train_step
 
 PROJECT = Path(__file__).parent.parent
 CNN3: dict[str, Any] = {"model": {"name": "cnn3", "width": 16}, "train": {"batch_size": 256, "precision": "fp32"}}
@@ -63,18 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(text)
 
 
-def textbook() -> nn.Module:
-    """Return conv5x5 as a textbook writes it."""
-    return nn.Sequential(
-        nn.Conv2d(1, 32, 5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Dropout(0.4),
-        nn.Flatten(),
-        nn.Linear(32 * 14 * 14, 10),
-    )
-
-
 def net_step(net: nn.Module, layout: torch.memory_format) -> Callable[[], None]:
     """Return a step of a bare net with Adam on a batch that is already on the device."""
     net = net.to(memory_format=layout)
@@ -94,15 +82,7 @@ def train_steps(values: dict[str, Any], shape: tuple[int, ...], n_threads: int) 
     experiment = validate(Experiment, {"optimizer": {"name": "adam"}} | values, "benchmark")
     machine = Machine(device="cpu", threads=n_threads, precision="fp32", channels_last=True)
     images = np.random.default_rng(0).integers(0, 256, (1_024, *shape), dtype=np.uint8)
-    unit, parts = made_up_unit(images, experiment, machine)
-    order, batches = epoch_batches(unit, experiment, 0)
-    at = StepAt(0, 0, len(batches), batches[0])
-
-    def step() -> None:
-        stored = unit.items.fetch(unit.train.item[order.sample[at.part]])
-        train_step(parts, experiment, machine, make_batch(unit, parts, experiment, order, at, stored), at)
-
-    return step
+    return made_up_step(images, experiment, machine)
 
 
 def probe(name: str, wishes: argparse.Namespace) -> dict[str, float]:
@@ -123,7 +103,7 @@ def probe(name: str, wishes: argparse.Namespace) -> dict[str, float]:
 def _conv5x5_table(wishes: argparse.Namespace) -> str:
     torch.manual_seed(0)
     ways = {
-        "textbook: convolution, ReLU, pool, dropout, linear, in NCHW": net_step(textbook(), torch.contiguous_format),
+        "textbook: convolution, ReLU, pool, dropout, linear, in NCHW": net_step(make_net(), torch.contiguous_format),
         "`conv5x5`": net_step(conv5x5((1, 28, 28), 10), torch.channels_last),
     }
     return _table("conv5x5, 28 px, batch 100, Adam", ways, "faster by", wishes)

@@ -43,7 +43,7 @@ def test_a_table_holds_median_spread_and_the_ratio_to_the_first(ratio, is_rate, 
 
 
 def test_both_nets_of_the_step_have_the_same_weights_and_one_law():
-    textbook, ours = step.textbook().eval(), conv5x5((1, 28, 28), 10).eval()
+    textbook, ours = step.make_net().eval(), conv5x5((1, 28, 28), 10).eval()
     shapes = [[tuple(weight.shape) for weight in net.parameters()] for net in (textbook, ours)]
     assert shapes[0] == shapes[1]
     for wanted, found in zip(textbook.parameters(), ours.parameters(), strict=True):
