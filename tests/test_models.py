@@ -94,7 +94,9 @@ def test_describe_says_what_is_trained() -> None:
 
 
 def test_model_names_are_the_own_nets() -> None:
-    assert model_names() == ["cnn", "cnn3", "conv1d", "conv5x5", "deepconv", "mlp", "resnet_small", "speednet"]
+    image_nets = ["cnn", "cnn3", "conv5x5", "deepconv", "resnet_small", "speednet"]
+    signal_nets = ["conv1d", "deep4net", "deepconvnet", "eegnet", "eegnet_v4", "meg_basic", "meg_residual"]
+    assert model_names() == sorted([*image_nets, *signal_nets, "mlp"])
 
 
 # ---- what a net computes
@@ -249,7 +251,11 @@ def test_init_default_is_that_of_torch() -> None:
         ("mlp", {"hidden": [8, 0]}, r"model\.hidden: .*1: .*greater than or equal to 1 \(found: \[8, 0\]\)"),
         ("cnn3", {"weights": 3}, r"model\.weights: .*valid string"),
         ("resnet18", {"stm": "small"}, r"model\.stm: unknown option of 'resnet18'\. Did you mean 'stem'\?"),
-        ("resnet_smal", {}, r"model\.name: 'resnet_smal' is neither .* 'resnet_small'\? Own nets: cnn, cnn3"),
+        (
+            "resnet_smal",
+            {},
+            r"model\.name: 'resnet_smal' is neither .* Did you mean 'resnet_small'\? Own nets: cnn, cnn3",
+        ),
         ("resnet19", {}, r"'resnet19' is neither an own net nor a model of timm\. Did you mean 'resnet18'\?"),
         ("hf-hub:timm/resnet18", {}, r"is neither an own net nor a model of timm"),
     ],

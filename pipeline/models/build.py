@@ -12,8 +12,10 @@ from pydantic import ValidationError, create_model
 from torch import nn
 
 from pipeline.base.errors import ConfigError, listed, nearest
+from pipeline.models.eeg_nets import deep4net, deepconvnet, eegnet, eegnet_v4
 from pipeline.models.fast_nets import speednet
 from pipeline.models.image_nets import cnn, cnn3, resnet_small
+from pipeline.models.meg_nets import meg_basic, meg_residual
 from pipeline.models.plain_nets import conv5x5, deepconv, mlp
 from pipeline.models.signal_nets import conv1d
 from pipeline.models.timm_nets import build_timm, is_timm_name, timm_names
@@ -24,7 +26,9 @@ from pipeline.records.record import Record, tuples
 Builder = Callable[..., nn.Module]
 
 _log = logging.getLogger(__name__)
-_NETS = (cnn, cnn3, resnet_small, speednet, mlp, conv5x5, deepconv, conv1d)
+_IMAGE_NETS = (cnn, cnn3, resnet_small, speednet, conv5x5, deepconv)
+_SIGNAL_NETS = (conv1d, eegnet, eegnet_v4, deepconvnet, deep4net, meg_basic, meg_residual)
+_NETS = (mlp, *_IMAGE_NETS, *_SIGNAL_NETS)
 _OWN: dict[str, Builder] = {net.__name__: net for net in _NETS}
 
 

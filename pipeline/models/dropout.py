@@ -28,6 +28,11 @@ class CheapDropout(nn.Dropout):
         return input * _laid_out_as(is_kept * scale, input)
 
 
+def dropout_layer(prob: float) -> nn.Module:
+    """Return dropout, or the identity for a probability of zero, so that the layers behind keep their names."""
+    return CheapDropout(prob) if prob else nn.Identity()
+
+
 def _laid_out_as(values: Tensor, like: Tensor) -> Tensor:
     """Return a vector in the shape of another tensor, and in its layout where that has no gaps."""
     is_channels_last = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last)

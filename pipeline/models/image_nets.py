@@ -87,7 +87,7 @@ def _plain(
     activation: Activation,
     init: Init,
 ) -> nn.Module:
-    """Return blocks of convolutions, each twice as wide as the one before, and a linear layer."""
+    """Return blocks of convolutions, each twice as wide as the one before it and pooled, and a linear layer."""
     channels = image_channels(name, in_shape, max(MIN_PX, 2**blocks))
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number in range(blocks):
@@ -163,7 +163,7 @@ def image_channels(name: str, in_shape: tuple[int, ...], min_px: int = MIN_PX) -
     if len(in_shape) != 3:
         raise ConfigError(
             f"model.name: '{name}' needs images (C, H, W), the items here are {in_shape}. "
-            "Own nets for signals (C, T): conv1d, mlp"
+            "Own nets for signals: conv1d, deep4net, deepconvnet, eegnet, eegnet_v4, meg_basic, meg_residual, mlp"
         )
     if min(in_shape[1:]) < min_px:
         raise ConfigError(

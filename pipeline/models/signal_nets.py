@@ -1,4 +1,4 @@
-"""Own nets for signals (C, T)."""
+"""A plain net for signals (C, T), and what all nets for signals ask of a shape."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def signal_channels(name: str, in_shape: tuple[int, ...], min_samples: int = MIN
         )
     if in_shape[1] < min_samples:
         raise ConfigError(
-            f"model.name: '{name}' needs signals of at least {min_samples} samples, these have {in_shape[1]}. "
-            "Take mlp, which works at any length"
+            f"model.name: '{name}' needs signals of at least {min_samples} samples, these have {in_shape[1]}: "
+            "its kernels and pools would leave none. Own nets for short signals: mlp, meg_basic, meg_residual (any "
+            "length), conv1d (from 8 samples), eegnet, eegnet_v4 (from 32)"
         )
     return in_shape[0]

@@ -24,6 +24,7 @@ from pipeline.base.keyed import make_key, permutation, seeded
 from pipeline.base.progress import Event
 from pipeline.data.batches import EpochOrder, balanced, draws_of, even_slices, seeds_of, shuffled, slice_epoch
 from pipeline.data.stream import Stream
+from pipeline.models.max_norm import Constrained
 from pipeline.records.experiment import Experiment, SamSpec, TrainSpec
 from pipeline.records.machine import Machine
 from pipeline.training.device import autocast, read_later
@@ -206,6 +207,8 @@ def train_step(parts: Parts, experiment: Experiment, machine: Machine, batch: Ba
         nn.utils.clip_grad_norm_(model.parameters(), spec.clip_norm)
     scaler.step(optimizer)  # skipped when scaled gradients overflowed
     scaler.update()
+    if isinstance(model, Constrained):
+        model.constrain()  # before the averages, which then keep the limits too
     optimizer.zero_grad(set_to_none=True)
     if parts.ema is not None:
         parts.ema.update(model, at.number)
