@@ -5,7 +5,7 @@ Each takes plain values, does one thing, returns what it made, and prints nothin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +18,7 @@ from pipeline.records.task import Source
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pipeline.auto import Made
     from pipeline.blending.difference import Comparison
     from pipeline.records.folds import Folds
     from pipeline.stages.board.send import Sent
@@ -43,11 +44,14 @@ def init(
     name: str | None = None,
     metric: str | None = None,
     overwrite: bool = False,
+    learnt: Mapping[str, tuple[str, str]] | None = None,
     root: Path | str = ".",
 ) -> Initiated:
     """Look at the files of a competition and write `configs/<name>/task.yaml`; return what was concluded, and why.
 
-    `overrides` are `key=value` with the keys of task.yaml; what they state steers the other conclusions.
+    A first experiment is written beside it, `baseline.yaml`. `overrides` are `key=value` with the keys of task.yaml;
+    what they state steers the other conclusions. `learnt` holds keys that a training decided, each with its value and
+    the reason.
 
     Raises:
         PodiumError: the files do not make a competition; the message says what was seen and what is needed.
@@ -55,7 +59,52 @@ def init(
     from pipeline.stages.infer.stage import init_folder
 
     return init_folder(
-        Workspace(Path(root)), Path(folder), say, name=name, metric=metric, overrides=overrides, overwrite=overwrite
+        Workspace(Path(root)),
+        Path(folder),
+        say,
+        name=name,
+        metric=metric,
+        overrides=overrides,
+        overwrite=overwrite,
+        learnt=learnt,
+    )
+
+
+def auto(
+    folder: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    minutes: float = 7.0,
+    name: str | None = None,
+    metric: str | None = None,
+    again: bool = False,
+    device: str = "auto",
+    jobs: int | None = None,
+    show: Show = "auto",
+    root: Path | str = ".",
+) -> Made:
+    """Go from the files of a competition to a checked submission within `minutes` of wall time; return what was made.
+
+    `overrides` and `metric` are as for `init`. A second call goes on with what the first one began; `again` fits a new
+    experiment to the time.
+
+    Raises:
+        PodiumError: the files do not make a competition, or not even one fold ends in time.
+    """
+    from pipeline.auto import run_auto
+
+    return run_auto(
+        Path(folder),
+        overrides,
+        say,
+        minutes=minutes,
+        name=name,
+        metric=metric,
+        again=again,
+        device=device,
+        jobs=jobs,
+        show=show,
+        root=Path(root),
     )
 
 

@@ -1,7 +1,9 @@
-"""The grader, which refuses what a host refuses and scores the rest."""
+"""The grader, which refuses what a host refuses and scores the rest, and the table of competitions that it makes."""
 
 from __future__ import annotations
 
+import csv
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,11 @@ import pandas as pd
 import pytest
 from grading import METRICS, GradingError, Rules, check, grade
 from sklearn import metrics as sk
+
+from pipeline.base.errors import DataError, PodiumError
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import formats
 
 IDS = ["b.png", "a.png", "c.png", "d.png"]
 
@@ -183,3 +190,112 @@ def test_map_at_k_by_hand(any_rules: Rules) -> None:
     rules = replace(any_rules, cells="top_k", k=3)
     one, two = table(y=[7, 7, 7, 7]), table(y=["7 1 2", "1 7 2", "1 2 7", "1 2 3"])
     assert METRICS["map_at_k"](one, two, rules) == pytest.approx((1 + 1 / 2 + 1 / 3 + 0) / 4)
+
+
+# -- the table of example competitions ---------------------------------------------------------------------------------
+
+
+def competition(root: Path, name: str, answers: list[str]) -> formats.Contest:
+    """Two classes in folders; the sample asks for two rows."""
+    for label in ("ant", "red fox"):
+        (root / name / "public/train" / label).mkdir(parents=True)
+    write(root / name / "public/sample_submission.csv", {"file": ["1.png", "2.png"], "species": ["ant"] * 2})
+    write(root / name / "answers.csv", {"file": ["2.png", "1.png"], "species": answers})
+    rules = Rules("label", "accuracy", Path("sample_submission.csv"))
+    return formats.Contest(name, rules, 0.9, labels_from_folders="train")
+
+
+def always(label: str) -> formats.Auto:
+    def auto(folder: Path, minutes: float, workspace: Path) -> Path:
+        sample = pd.read_csv(folder / "sample_submission.csv")
+        return write(workspace / "made.csv", {"file": list(sample["file"]), "species": [label] * len(sample)})
+
+    return auto
+
+
+def crash(folder: Path, minutes: float, workspace: Path) -> Path:
+    raise ZeroDivisionError("by | nothing")
+
+
+def refuse(folder: Path, minutes: float, workspace: Path) -> Path:
+    raise DataError("holds no images")
+
+
+@pytest.mark.parametrize(
+    ("auto", "score", "fault"),
+    [
+        (always("red fox"), 1.0, ""),
+        (always("ant"), 0.0, ""),
+        (always("yak"), None, "GradingError: column 'species', row 0: 'yak'"),
+        (crash, None, "crash, ZeroDivisionError: by | nothing"),
+        (refuse, None, "DataError: holds no images"),
+    ],
+)
+def test_what_becomes_of_a_competition(tmp_path: Path, auto: formats.Auto, score: float | None, fault: str) -> None:
+    contest = competition(tmp_path / "data", "toy", ["red fox"] * 2)
+    result = formats.run(contest, tmp_path / "data/toy", tmp_path / "work", 7, auto)
+    assert result.score == score
+    assert result.fault.startswith(fault)
+    assert bool(result.fault) == bool(fault)
+    assert result.is_good == (score == 1)
+
+
+def test_a_late_submission_is_not_good() -> None:
+    result = formats.Result("toy", "rmse", 7.9, 8.0, minutes=8.0)
+    assert result.is_good
+    assert not replace(result, minutes=8.1).is_good
+    assert not replace(result, score=8.1).is_good
+    assert replace(result, metric="accuracy", score=8.1).is_good
+
+
+def test_the_pipeline_sees_the_public_files_and_not_the_answers(tmp_path: Path) -> None:
+    contest = competition(tmp_path / "data", "toy", ["ant"] * 2)
+    seen: list[str] = []
+
+    def look(folder: Path, minutes: float, workspace: Path) -> Path:
+        near = [path for level in (folder, *folder.parents[:3]) for path in level.rglob("*")]
+        seen.extend(path.name for path in near if path.is_relative_to(tmp_path / "work"))
+        assert not (folder / "../answers.csv").exists()
+        (folder / "sample_submission.csv").write_text("spoiled")
+        return always("ant")(tmp_path / "data/toy/public", minutes, workspace)
+
+    assert formats.run(contest, tmp_path / "data/toy", tmp_path / "work", 7, look).score == 1
+    assert "sample_submission.csv" in seen
+    assert "answers.csv" not in seen
+
+
+def test_the_table_counts_what_is_valid_and_what_is_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contests = [
+        competition(tmp_path / "data", "good", ["ant"] * 2),
+        competition(tmp_path / "data", "bad", ["red fox"] * 2),
+    ]
+    contests.append(replace(competition(tmp_path / "data", "none", ["ant"] * 2), labels_from_folders="absent"))
+    monkeypatch.setattr(formats, "CONTESTS", tuple(contests))
+    out = tmp_path / "results/formats.md"
+    formats.main(["--data", f"{tmp_path}/data", "--root", f"{tmp_path}/work", "--out", f"{out}"], always("ant"))
+    text = out.read_text()
+    assert "2 of 3 valid, 1 as good as wanted within 8 minutes" in text
+    assert "| good | accuracy | 1.0000 | >= 0.9 | 0.0 | good |" in text
+    assert "| bad | accuracy | 0.0000 | >= 0.9 | 0.0 | not reached |" in text
+    assert "| none | accuracy | none | >= 0.9 | 0.0 | crash, FileNotFoundError" in text
+    lines = list(csv.DictReader(out.with_suffix(".csv").read_text().splitlines()))
+    assert [line["score"] for line in lines] == ["1.0", "0.0", ""]
+
+
+def test_what_the_table_cannot_be_made_of(tmp_path: Path) -> None:
+    with pytest.raises(PodiumError, match=r"--only eeg-signal: unknown\. Did you mean 'eeg-signal-npz'"):
+        formats.main(["--data", f"{tmp_path}", "--only", "eeg-signal"], always("ant"))
+    with pytest.raises(DataError, match=r"digit-recognizer: holds no public/ and answers\.csv"):
+        formats.main(["--data", f"{tmp_path}"], always("ant"))
+
+
+def test_the_ten_competitions_have_scores_that_the_grader_knows() -> None:
+    assert len({contest.name for contest in formats.CONTESTS}) == len(formats.CONTESTS) == 10
+    assert {contest.rules.metric for contest in formats.CONTESTS} <= METRICS.keys()
+
+
+def test_classes_of_a_table_are_split_where_cells_hold_several(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", {"image": ["1", "2"], "labels": ["scab rust", "healthy"]})
+    contest = next(one for one in formats.CONTESTS if one.name.startswith("plant-pathology"))
+    assert formats.rules_of(contest, tmp_path).labels == ("healthy", "rust", "scab")
+    assert formats.rules_of(contest, tmp_path).sample == tmp_path / "sample_submission.csv"

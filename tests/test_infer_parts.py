@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.base.errors import DataError
 from pipeline.records.scores import METRICS
+from pipeline.stages.grades import confuses_neighbours
 from pipeline.stages.infer.affixes import find_affixes
 from pipeline.stages.infer.arrays import is_signal
 from pipeline.stages.infer.columns import Column, Table, hints_at, same_names, words_of
@@ -18,7 +19,6 @@ from pipeline.stages.infer.groups import dealt_folds, find_fold_column, find_gro
 from pipeline.stages.infer.items import FileIndex, best_match, further_columns
 from pipeline.stages.infer.kinds import evenness, is_heavy_tailed, label_separator
 from pipeline.stages.infer.metrics import HOST_WORDS, find_metric, metric_in_texts
-from pipeline.stages.infer.ordinal import confuses_neighbours
 from pipeline.stages.infer.paths import label_column, path_table
 from pipeline.stages.infer.pixels import item_shape, numbered_columns
 from pipeline.stages.infer.roles import column_of_classes, find_roles

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import Annotated, Literal
 
@@ -152,6 +153,11 @@ def resnet_small(
     net = nn.Sequential(layers)
     init_weights(net, init)
     return net
+
+
+def blocks_for(side: int) -> int:
+    """Return how many blocks of `cnn` leave a map of about 3 px of pictures whose smaller side has `side` px."""
+    return max(1, min(7, round(math.log2(max(side, MIN_PX) / 3))))
 
 
 def image_channels(name: str, in_shape: tuple[int, ...], min_px: int = MIN_PX) -> int:

@@ -173,20 +173,27 @@ class BinaryCrossEntropy(Record):
     """Weight of the positive term per label, or `balanced`: negatives / positives of the fold's training part."""
 
 
-class SquaredError(Record):
-    """Mean squared error, on targets standardised by the training part of the fold."""
+class ValueLoss(Record):
+    """What losses of values share: targets are standardised by the training part of the fold."""
+
+    log_target: bool = False
+    """Learn log(1 + y) of values from 0 on, where few are far larger than the rest; predictions are brought back."""
+
+
+class SquaredError(ValueLoss):
+    """Mean squared error."""
 
     name: Literal["mse"]
 
 
-class AbsoluteError(Record):
-    """Mean absolute error, on targets standardised by the training part of the fold."""
+class AbsoluteError(ValueLoss):
+    """Mean absolute error."""
 
     name: Literal["l1"]
 
 
-class Huber(Record):
-    """Huber's loss, on targets standardised by the training part of the fold."""
+class Huber(ValueLoss):
+    """Huber's loss."""
 
     name: Literal["huber"]
     delta: Positive = 1.0

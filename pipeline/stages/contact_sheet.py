@@ -54,7 +54,7 @@ def label_text(context: Context, target: Tensor, parts: Parts) -> str:
     """Return a target (K,) as the loss sees it in words: names with their shares, or values in their own units."""
     loss, names = default_loss(context.task.kind, context.task.ordinal), context.rows.names
     if loss not in ("cross_entropy", "bce"):
-        values = target * parts.scaling.target_std + parts.scaling.target_mean
+        values = parts.scaling.in_units(target)
         return " ".join(f"{float(value):.3g}" for value in values[:3])
     shares = [float(share) for share in target]
     if context.task.kind == "binary":

@@ -114,7 +114,7 @@ def load_unlabelled(
     labels, rows = read_labels(root, run.task, run.experiment, unit.fold, folds_hash, data.train.rows, rows)
     samples = samples_of(rows.ids, rows.items, np.arange(len(rows)))
     targets = torch.from_numpy(labels.targets.values.copy()).to(scaling.mean.device)
-    return Unlabelled(items, samples, (targets - scaling.target_mean) / scaling.target_std)
+    return Unlabelled(items, samples, scaling.standardised(targets))
 
 
 def _origins(root: Path, experiment: Experiment, fold: FoldName) -> dict[str, Path]:

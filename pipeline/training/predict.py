@@ -76,7 +76,7 @@ def average_items(outputs: Tensor, samples: Samples, n_rows: int, scaling: Scali
     sums = torch.zeros(n_rows, outputs.shape[1], dtype=torch.float64, device=outputs.device)
     sums.index_add_(0, index, outputs.double())
     counts = torch.bincount(index, minlength=n_rows).double()[:, None]
-    values = sums / counts * scaling.target_std.double() + scaling.target_mean.double()
+    values = scaling.in_units(sums / counts)
     return np.asarray(values.float().cpu().numpy(), dtype=np.float32)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from pipeline.base.errors import ConfigError
 from pipeline.data.batches import Items, channel_stats, samples_of
 from pipeline.models.fast_nets import Measured
 from pipeline.models.timm_nets import pretrained_stats
-from pipeline.records.experiment import ChannelStats, Experiment
+from pipeline.records.experiment import ChannelStats, Experiment, ValueLoss
 from pipeline.records.rows import Rows
 from pipeline.records.task import Task
 from pipeline.training.losses import n_outputs
@@ -35,6 +35,18 @@ class Scaling:
     """(T,) of the regression targets; zeros otherwise."""
     target_std: Tensor
     """(T,) of the regression targets; ones otherwise."""
+    log_target: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """1 where mean and deviation are those of log(1 + y), else 0; a tensor, as it is saved with the others."""
+
+    def standardised(self, values: Tensor) -> Tensor:
+        """Return targets (N, T) in their own units as the loss sees them."""
+        values = values.log1p() if self.log_target else values
+        return (values - self.target_mean) / self.target_std
+
+    def in_units(self, outputs: Tensor) -> Tensor:
+        """Return what a model gives for targets, (N, T), in their own units; probabilities stay as they are."""
+        values = outputs * self.target_std.to(outputs.dtype) + self.target_mean.to(outputs.dtype)
+        return values.expm1().clamp(min=0) if self.log_target else values
 
 
 def prepare(batch: Tensor, scaling: Scaling, is_channels_last: bool = True) -> Tensor:
@@ -51,13 +63,21 @@ def measure_scaling(task: Task, experiment: Experiment, rows: Rows, items: Items
     mean, std = _item_scaling(experiment, rows, items, train)
     n_targets = n_outputs(task.kind, rows.names, task.ordinal)
     target_mean, target_std = torch.zeros(n_targets), torch.ones(n_targets)
+    is_log = isinstance(experiment.loss, ValueLoss) and experiment.loss.log_target
     if task.kind == "regression" or (task.kind == "ordinal" and task.ordinal == "regression"):
         values = torch.from_numpy(np.array(targets_at(rows, train), dtype=np.float64)).reshape(len(train), n_targets)
+        if is_log:
+            _require_from_zero(rows)
+            values = values.log1p()
         target_mean = values.mean(0)
         target_std = torch.where(values.std(0, correction=0) > 0, values.std(0, correction=0), 1.0)
     device = items.device
     return Scaling(
-        mean.float().to(device), std.float().to(device), target_mean.float().to(device), target_std.float().to(device)
+        mean.float().to(device),
+        std.float().to(device),
+        target_mean.float().to(device),
+        target_std.float().to(device),
+        torch.tensor(float(is_log), device=device),
     )
 
 
@@ -83,7 +103,7 @@ def soft_targets(task: Task, rows: Rows, scaling: Scaling) -> Tensor:
     if task.kind == "binary":
         return targets.float()[:, None]
     if task.kind == "regression" or task.ordinal == "regression":
-        return (targets.float().reshape(len(rows), -1) - scaling.target_mean) / scaling.target_std
+        return scaling.standardised(targets.float().reshape(len(rows), -1))
     return nn.functional.one_hot(targets, len(rows.names)).float()
 
 
@@ -112,6 +132,16 @@ def _item_scaling(experiment: Experiment, rows: Rows, items: Items, train: NDArr
     # Each item once, in the order of the rows: the last bits of the sums then do not depend on the store's order.
     positions = list(dict.fromkeys(item for row in train for item in rows.items[row]))
     return channel_stats(items, np.array(positions, dtype=np.int64))
+
+
+def _require_from_zero(rows: Rows) -> None:
+    """Raise where a target has no logarithm of 1 + y that is from 0 on."""
+    low = np.asarray(rows.targets).reshape(len(rows), -1).min(axis=1)
+    if (low < 0).any():
+        row = int(low.argmin())
+        raise ConfigError(
+            f"loss.log_target: needs values from 0 on, but row '{rows.ids[row]}' has {low[row]:g}; leave it out"
+        )
 
 
 def _per_channel(values: tuple[float, ...], n_channels: int, what: str) -> Tensor:

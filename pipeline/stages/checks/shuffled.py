@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pipeline.base.errors import listed
@@ -23,7 +24,7 @@ from pipeline.stages.checks.sample import write_copy
 from pipeline.stages.checks.trial import OutOfTimeError, run_trial
 from pipeline.training.losses import activate
 from pipeline.training.predict import average_items, predict_logits
-from pipeline.training.scaling import measure_scaling, soft_targets
+from pipeline.training.scaling import Scaling, measure_scaling, soft_targets
 from pipeline.training.unit import load_unit
 
 SHUFFLED = "shuffled labels give chance"
@@ -139,9 +140,9 @@ def _judge(context: Context, run: Run, rows: Rows, blocks: Ints) -> Finding:
     oof = load_predictions(run.folder / "oof.parquet")
     place = {row_id: position for position, row_id in enumerate(rows.ids)}
     at = np.array([place[row_id] for row_id in oof.ids], dtype=np.int64)
-    targets, spread = _targets_and_spread(context, rows)
+    targets, scaling = _targets_and_scaling(context, rows)
     fold = np.asarray(oof.fold)
-    p = p_value(oof.values / spread, targets[at], fold, blocks[at])
+    p = p_value(_as_learnt(oof.values, scaling), targets[at], fold, blocks[at])
     score, _ = score_or_note(oof, rows, metric_of(run.task, rows))
     shown = f"{len(oof)} held-out rows, p = {p:.3g}" + (
         "" if score is None else f", {run.task.metric.name} {score:.3f}"
@@ -155,11 +156,18 @@ def _judge(context: Context, run: Run, rows: Rows, blocks: Ints) -> Finding:
     return Finding(SHUFFLED, "pass", f"{shown}; training rows p = {p_train:.3g}")
 
 
-def _targets_and_spread(context: Context, rows: Rows) -> tuple[Floats, Floats]:
-    """Return what the loss sees, (N, K), and the scale of predictions beside it."""
+def _targets_and_scaling(context: Context, rows: Rows) -> tuple[Floats, Scaling]:
+    """Return what the loss sees, (N, K), and what brings predictions to its scale."""
     scaling = measure_scaling(context.task, context.experiment, rows, context.items, np.arange(len(rows)))
     targets = soft_targets(context.task, rows, scaling)
-    return targets.double().cpu().numpy(), scaling.target_std.double().cpu().numpy()
+    return targets.double().cpu().numpy(), scaling
+
+
+def _as_learnt(predictions: NDArray[np.float32], scaling: Scaling) -> Floats:
+    """Return predictions (N, K) in the scale of what the loss sees."""
+    return (
+        scaling.standardised(torch.from_numpy(predictions.copy()).to(scaling.target_mean.device)).double().cpu().numpy()
+    )
 
 
 def _p_of_training(context: Context, run: Run, rows: Rows, targets: Floats, blocks: Ints) -> float:
@@ -170,8 +178,8 @@ def _p_of_training(context: Context, run: Run, rows: Rows, targets: Floats, bloc
     samples = samples_of(rows.ids, rows.items, train)
     logits = predict_logits(model, context.items, samples.item, scaling, context.machine, 256)
     outputs = activate(logits, context.task.kind, context.task.ordinal)
-    values = average_items(outputs, samples, len(train), scaling) / scaling.target_std.cpu().numpy()
-    return p_value(values.astype(np.float64), targets[train], np.zeros(len(train), dtype=np.int64), blocks[train])
+    values = _as_learnt(average_items(outputs, samples, len(train), scaling), scaling)
+    return p_value(values, targets[train], np.zeros(len(train), dtype=np.int64), blocks[train])
 
 
 def _folds_of(context: Context, rows: Rows) -> Ints:

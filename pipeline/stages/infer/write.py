@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from pipeline.base.errors import ConfigError
 from pipeline.base.files import write_text
-from pipeline.records.config import merge, parse_overrides, read_yaml, validate
+from pipeline.records.config import merge, read_yaml, validate
 from pipeline.records.task import Task
 from pipeline.stages.infer.findings import Findings
+from pipeline.stages.infer.yaml_lines import Told, entry, one_line, scalar, wrapped
 
 Values = Mapping[str, Any]
 
@@ -55,9 +53,6 @@ _HEAD = (
     "# Concluded by `podium init` from the host's files. Every line can be changed: the other commands read this\n"
     "# file, and `podium init` keeps what stands here.\n"
 )
-_WIDTH = 120
-_COLUMN = 44
-"""Where comments begin, if the line leaves room."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +82,12 @@ def task_text(values: Values, findings: Findings) -> str:
 
     Read again by `pipeline.records.config`, the text is the task of the same values.
     """
-    questions = [f"# Equally likely: {_one_line(question)}\n" for question in findings.open_questions()]
+    questions = [f"# Equally likely: {one_line(question)}\n" for question in findings.open_questions()]
     ordered = sorted(values, key=lambda key: ORDER.index(key) if key in ORDER else len(ORDER))
     return (
         _HEAD
-        + "".join(_wrapped(line) for line in questions)
-        + "".join(_entry(key, values[key], findings) for key in ordered)
+        + "".join(wrapped(line) for line in questions)
+        + "".join(entry(key, values[key], _told(findings)) for key in ordered)
     )
 
 
@@ -119,13 +114,8 @@ def write_task(path: Path, values: Values, findings: Findings, overwrite: bool =
     return Written(path, "completed", differences)
 
 
-def _entry(key: str, value: Any, findings: Findings, prefix: str = "", indent: str = "") -> str:
-    """Return the lines of one key: a block goes on below it, a value stands behind it."""
-    whole = f"{prefix}{key}"
-    if isinstance(value, Mapping) and value and not _is_leaf(whole, value):
-        inner = "".join(_entry(name, item, findings, f"{whole}.", f"{indent}  ") for name, item in value.items())
-        return f"{indent}{_scalar(key)}:\n{inner}"
-    return _line(f"{indent}{_scalar(key)}: {_scalar(value)}", _reason(whole, findings), indent)
+def _told(findings: Findings) -> Told:
+    return Told(lambda key: _reason(key, findings), _is_leaf)
 
 
 def _is_leaf(key: str, value: Mapping[str, Any]) -> bool:
@@ -153,55 +143,10 @@ def _reason(key: str, findings: Findings) -> str:
         finding = findings.of(name) if name else None
         if finding is not None:
             sure = "" if finding.sure == "certain" else f" ({finding.sure})"
-            return _one_line(f"{finding.reason}{sure}")
+            return one_line(f"{finding.reason}{sure}")
     if key.endswith(".table") and (table := findings.of(f"{part} table")) is not None:
-        return _one_line(table.reason)
+        return one_line(table.reason)
     return "the labels of the same rows" if key.endswith(".labels") else others.get(key, "see above")
-
-
-def _line(text: str, reason: str, indent: str) -> str:
-    behind = f"{text:<{_COLUMN}}  # {reason}\n"
-    if len(behind) <= _WIDTH:
-        return behind
-    return _wrapped(f"{indent}# {reason}\n") + f"{text}\n"
-
-
-def _wrapped(comment: str) -> str:
-    """Return a comment as several lines, none wider than the page."""
-    import textwrap
-
-    indent = comment[: len(comment) - len(comment.lstrip())]
-    words = comment.strip().removeprefix("# ")
-    return "".join(
-        f"{line}\n"
-        for line in textwrap.wrap(words, _WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
-    )
-
-
-def _scalar(value: Any) -> str:
-    """Return a value on one line, as YAML that is read back to the same value."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_scalar(key)}: {_scalar(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_scalar(item) for item in value) + "]"
-    if not isinstance(value, str):
-        return "null" if value is None else json.dumps(value)
-    plain = re.fullmatch(r"[A-Za-z0-9_./ -]*[A-Za-z0-9_./-]", value) is not None and value == value.strip()
-    if plain and "  " not in value and _reads_as(value, value):
-        return value
-    quoted = json.dumps(value, ensure_ascii=False)
-    return quoted if _reads_as(quoted, value) else yaml.safe_dump(value, default_style='"', width=10**6).strip()
-
-
-def _reads_as(text: str, value: str) -> bool:
-    try:
-        return bool(parse_overrides([f"value={text}"])["value"] == value)
-    except ConfigError:
-        return False
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 # -- an existing file ----------------------------------------------------------------------------------------------
@@ -216,7 +161,7 @@ def _differences(old: Values, new: Values, prefix: str = "") -> Iterator[Differe
         if isinstance(was, Mapping) and isinstance(value, Mapping):
             yield from _differences(was, value, f"{prefix}{key}.")
         elif _plain(was) != _plain(value):
-            yield Difference(f"{prefix}{key}", _scalar(was), _scalar(value))
+            yield Difference(f"{prefix}{key}", scalar(was), scalar(value))
 
 
 def _plain(value: Any) -> Any:
@@ -241,7 +186,7 @@ def _completed(text: str, old: Values, new: Values, findings: Findings) -> str |
             for key, block in blocks.items():
                 text = _with_block(text, key, block, old[key], findings)
             ends = text if text.endswith("\n") or not text else f"{text}\n"
-            return ends + "".join(_entry(key, value, findings) for key, value in at_top.items())
+            return ends + "".join(entry(key, value, _told(findings)) for key, value in at_top.items())
     return None
 
 
@@ -264,9 +209,9 @@ def _with_block(text: str, key: str, added: Values, old: Values, findings: Findi
         stop -= 1
     rest = lines[start].partition(":")[2].split(" #")[0].strip()
     if rest:
-        return "".join([*lines[:start], _entry(key, {**old, **added}, findings), *lines[stop:]])
+        return "".join([*lines[:start], entry(key, {**old, **added}, _told(findings)), *lines[stop:]])
     inner = next((line for line in lines[start + 1 : stop] if line.strip() and not line.lstrip().startswith("#")), "  ")
     indent = inner[: len(inner) - len(inner.lstrip())] or "  "
-    more = "".join(_entry(name, item, findings, f"{key}.", indent) for name, item in added.items())
+    more = "".join(entry(name, item, _told(findings), f"{key}.", indent) for name, item in added.items())
     last = lines[stop - 1] if lines[stop - 1].endswith("\n") else f"{lines[stop - 1]}\n"
     return "".join([*lines[: stop - 1], last, more, *lines[stop:]])
