@@ -72,6 +72,11 @@ def run_auto(
     left = Deadline(60 * minutes)
     workspace = Workspace(root)
     made = api.init(folder, overrides, name=name, metric=metric, root=root)
+    if load_config(made.baseline).task.test is None:
+        raise PodiumError(
+            f"{made.written.path}: has no test set, so there is nothing to submit; `podium train {made.baseline}`"
+            " trains and scores without one"
+        )
     config = _experiment(workspace, made, Wishes(device=device, jobs=jobs, show="quiet"), left, minutes, again, say)
     run = api.train(
         config, device=device, jobs=jobs, minutes=max(0.05, (left.left_sec - CLOSING_SEC) / 60), show=show, root=root

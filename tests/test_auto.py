@@ -91,3 +91,10 @@ def test_too_little_time_is_said_before_anything_is_trained(tmp_path: Path) -> N
         api.auto(tmp_path / "toy", minutes=0.21, jobs=1, show="quiet", root=tmp_path / "work")
     assert not list(tmp_path.glob("work/runs/toy/*"))
     assert load_task(tmp_path / "work/configs/toy/task.yaml").name == "toy"
+
+
+def test_without_a_test_set_nothing_is_trained(tmp_path: Path) -> None:
+    make(Layout(), tmp_path / "toy", 0)
+    with pytest.raises(PodiumError, match=r"task\.yaml: has no test set, so there is nothing to submit"):
+        api.auto(tmp_path / "toy", ["test=off"], minutes=5, jobs=1, show="quiet", root=tmp_path / "work")
+    assert not list(tmp_path.glob("work/runs/*"))
