@@ -5,6 +5,9 @@ head: each a topography (a smooth field over the sensors) that follows a time co
 after the picture appears). All subjects share the time courses; each has sensors that see the topographies a little
 otherwise and with a gain of its own. Over this lies noise that falls with frequency and is alike in sensors that are
 close to each other, of which a part is shared by the whole helmet.
+
+With seed 0 and the settings that `MegSettings` has by default, `meg_residual` as `podium data synthetic-meg` sets it up
+(width 32, 12 epochs) has the right class among its first five in 0.61 of the trials of the first fold; chance is 0.17.
 """
 
 from __future__ import annotations
