@@ -73,7 +73,8 @@ def test_the_same_seed_makes_the_same_bits_and_another_seed_others() -> None:
     first, again, other = make_eeg(3, "train", SMALL), make_eeg(3, "train", SMALL), make_eeg(4, "train", SMALL)
     assert first.signals.tobytes() == again.signals.tobytes()
     assert (first.labels == again.labels).all()
-    assert not (first.signals[:, :, :50] == other.signals[:, :, :50]).any()
+    alike = np.corrcoef(*(filled(trials.signals)[:, :, :100].ravel() for trials in (first, other)))[0, 1]
+    assert abs(alike) < 0.2  # not the same noise through other subjects
     assert make_meg(3, "test", SMALL_MEG).signals.tobytes() == make_meg(3, "test", SMALL_MEG).signals.tobytes()
     assert (make_meg(3, "test", SMALL_MEG).signals != make_meg(4, "test", SMALL_MEG).signals).all()
 
