@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.stages.board.tables import Outlook
     from pipeline.stages.check import Report
     from pipeline.stages.infer.stage import Initiated
+    from pipeline.stages.known_data.prepared import Prepared
     from pipeline.stages.plan import Plan
     from pipeline.stages.pseudo import Wanted
 
@@ -105,6 +106,32 @@ def auto(
         jobs=jobs,
         show=show,
         root=Path(root),
+    )
+
+
+def data(
+    which: str,
+    path: Path | str | None = None,
+    *,
+    seed: int | None = None,
+    name: str | None = None,
+    any_bytes: bool = False,
+    overwrite: bool = False,
+    root: Path | str = ".",
+) -> Prepared:
+    """Check copies of a known data set (bci3b, things-meg) or make up one (synthetic-eeg, synthetic-meg) from a seed.
+
+    Writes `configs/<name>/task.yaml` and an experiment beside it, and returns where they and the data lie. `path` is
+    the folder of the copies, which is only read, or where made-up data go.
+
+    Raises:
+        PodiumError: the copies are not what was published, or something else lies where made-up data should go.
+    """
+    from pipeline.stages.known_data.stage import prepare_data
+
+    folder = None if path is None else Path(path)
+    return prepare_data(
+        Workspace(Path(root)), which, folder, say, seed=seed, name=name, any_bytes=any_bytes, overwrite=overwrite
     )
 
 
