@@ -54,6 +54,8 @@ class UnitData:
     """Held-out predictions (rows in sorted order, K) -> metric, or None where it is undefined."""
     higher_is_better: bool
     metric: str
+    score_training: Callable[[NDArray[np.float32]], float | None] | None = None
+    """The same of the rows that are learnt from, where the experiment asks for it."""
     unlabelled: Unlabelled | None = None
     """Rows without labels that it learns from too."""
     lineage: Mapping[str, Any] = field(default_factory=dict)
@@ -121,8 +123,27 @@ def score_epoch(
         unit.metric: score,
         "seconds": round(state.seconds, 3),
     }
+    if unit.score_training is not None:
+        row[f"train_{unit.metric}"] = _score_training(unit, unit.score_training, parts, experiment, machine, stop)
     state.history.append(row)
     return row
+
+
+def _score_training(
+    unit: UnitData,
+    score: Callable[[NDArray[np.float32]], float | None],
+    parts: Parts,
+    experiment: Experiment,
+    machine: Machine,
+    stop: StopFlag,
+) -> float | None:
+    """Return the metric on the rows that are learnt from, as they are, by the weights that would predict now."""
+    averaged = experiment.train.weights == "ema"
+    with swapped(parts.model, parts.ema.state()) if parts.ema and averaged else nullcontext():
+        logits = predict_logits(
+            parts.model, unit.items, unit.train.item, parts.scaling, machine, experiment.predict.batch_size, stop
+        )
+    return score(average_items(parts.activate(logits), unit.train, len(np.unique(unit.train.row)), parts.scaling))
 
 
 def keep_best(state: State, parts: Parts, experiment: Experiment, unit: UnitData) -> None:
