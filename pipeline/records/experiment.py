@@ -26,7 +26,7 @@ def _square(value: Any) -> Any:
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _off_word(value: Any) -> Any:
+def off_word(value: Any) -> Any:
     """Return `off` for what YAML makes of that word."""
     return "off" if value is False else value
 
@@ -46,7 +46,7 @@ class FoldSpec(Record):
     """Share of rows set apart as fold -2, never in training and in no OOF."""
     n_bins: int = Field(default=10, ge=2)
     """Quantile scheme: how many bins of the target are balanced."""
-    duplicates: Annotated[Literal["off", "exact", "near"], BeforeValidator(_off_word)] = "off"
+    duplicates: Annotated[Literal["off", "exact", "near"], BeforeValidator(off_word)] = "off"
     """Images: rows that show the same picture stay in one fold; `exact`: alike in every pixel, `near`: nearly alike."""
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the table's file; by default `<scheme><n_folds>-seed<seed>`, with `-exact` or `-near` behind it."""

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.base.errors import PodiumError
+from pipeline.base.errors import DivergedError
 from pipeline.base.interrupt import StopFlag
 from pipeline.data.batches import Items, Samples
 from pipeline.models.weights import save_weights
@@ -77,7 +77,7 @@ def count_loss(
         line = {"epoch": state.epoch, "step": state.step - 1, "loss": repr(float(loss)), "ids": unit.ids[rows].tolist()}
         file.write(json.dumps(line) + "\n")
     if state.bad_in_a_row >= MAX_BAD_STEPS:
-        raise PodiumError(
+        raise DivergedError(
             f"{unit.name}: the loss was not finite in {MAX_BAD_STEPS} steps in a row (epoch {state.epoch}). The ids of"
             f" those batches are in {log}; the last good checkpoint is kept. Look at these items, lower optimizer.lr,"
             " or set train.clip_norm"
@@ -87,7 +87,7 @@ def count_loss(
 def require_finite(unit: UnitData, parts: Parts, epoch: int) -> None:
     """Stop before weights that are not finite are scored or saved; a finite loss may still have such gradients."""
     if not all(bool(tensor.isfinite().all()) for tensor in parts.model.state_dict().values()):
-        raise PodiumError(
+        raise DivergedError(
             f"{unit.name}: the weights are not finite after epoch {epoch}; the last good checkpoint is kept. Lower"
             " optimizer.lr, or set train.clip_norm"
         )

@@ -55,6 +55,9 @@ class UnitJob:
     folder: Path
     unit: Unit
     machine: Machine
+    data_of: Path | None = None
+    """Folder of a run with the same task and input, whose data are open in this process while units of several runs
+    follow each other; by default the unit's own run."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def train_unit_job(job: UnitJob, report: Report, stop: StopFlag) -> None:
 
 def open_unit(job: UnitJob, run: Run) -> OpenUnit:
     """Return the data, new parts and samples of a unit of an opened run."""
-    data = _dataset(job.root, job.folder, _stamps(Workspace(job.root), run))
+    data = data_of_job(job)
     items, rows = data.train_items(job.machine.device), data.train.rows
     table = load_folds(Workspace(job.root).folds(run.task, run.experiment.folds))
     folds = table.without(run.task.exclude).aligned_to(rows.ids)
@@ -92,6 +95,12 @@ def open_unit(job: UnitJob, run: Run) -> OpenUnit:
     unit = _unit_data(run, job.unit, rows, items, parts, train, heldout)
     extra = load_unlabelled(job.root, run, job.unit, data, parts.scaling, job.machine.device)
     return OpenUnit(data, items, parts, replace(unit, unlabelled=extra), heldout)
+
+
+def data_of_job(job: UnitJob) -> Dataset:
+    """Return the data of a job's run, or of the run that it names instead; kept open for the next job with the same."""
+    source = Run(job.data_of or job.folder)
+    return _dataset(job.root, source.folder, _stamps(Workspace(job.root), source))
 
 
 def _train_claimed(job: UnitJob, report: Report, stop: StopFlag) -> None:
