@@ -72,6 +72,8 @@ def draw_curves(path: Path, panels: Mapping[str, Mapping[str, Curve]], width: in
         panels: by title, then by point.
         width: epochs of the moving average; 1 for none.
     """
+    from matplotlib.ticker import MaxNLocator
+
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     n_rows = math.ceil(len(panels) / 2)
     figure = new_figure(12.5, 1 + 3.6 * n_rows + 0.1 * len(names) * (len(names) > 12))
@@ -91,6 +93,7 @@ def draw_curves(path: Path, panels: Mapping[str, Mapping[str, Curve]], width: in
         averaged = f", moving average of {width}" if width > 1 else ""
         axes.set_title(plain_text(title + averaged), loc="left", fontsize=11)
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in grid[len(panels) :]:
@@ -134,7 +137,9 @@ def draw_heat(
     save_figure(figure, path)
 
 
-def draw_layers(path: Path, points: Mapping[str, NDArray[np.float64]], title: str, is_log: bool) -> None:
+def draw_layers(
+    path: Path, points: Mapping[str, NDArray[np.float64]], title: str, is_log: bool, n_columns: int | None = None
+) -> None:
     """Draw a small panel for each point: the value in each layer from the input on, a line for each epoch.
 
     Args:
@@ -142,10 +147,11 @@ def draw_layers(path: Path, points: Mapping[str, NDArray[np.float64]], title: st
         points: by name (E, L), a row for each epoch from before training (pale) to the last (dark).
         title: of the picture.
         is_log: whether the values stand on a logarithmic scale, where zeros are left out.
+        n_columns: panels side by side; by default as many as make the picture about square.
     """
     from matplotlib import colormaps
 
-    n_columns = min(6, max(1, math.ceil(math.sqrt(len(points)))))
+    n_columns = n_columns or min(6, max(1, math.ceil(math.sqrt(len(points)))))
     n_rows = math.ceil(len(points) / n_columns)
     figure = new_figure(2.3 * n_columns, 0.6 + 1.9 * n_rows)
     figure.suptitle(plain_text(title), x=0.01, ha="left", fontsize=11)

@@ -172,7 +172,10 @@ def _layers(folder: Path, result: StudyResult) -> list[str | Picture | Table]:
         }
         if points:
             path = folder / f"layers-{key.replace('_', '-')}.png"
-            draw_layers(path, points, title, is_log)
+            keys = list(result.points[0].axes)
+            is_whole_grid = len(keys) == 2 and len(points) == len(result.points)
+            n_columns = len({point.axes[keys[1]] for point in result.points}) if is_whole_grid else None
+            draw_layers(path, points, title, is_log, n_columns if n_columns and n_columns <= 8 else None)
             parts.append(Picture(path, title))
     if parts:
         parts.append(

@@ -192,9 +192,9 @@ def _result(point: Point, run: Run, rows: Rows, metric: Metric, is_apart: bool) 
     by_seed = {seed: [unit for unit in units if unit.seed == seed] for seed in run.experiment.seeds}
     predictions = {seed: _of_seed(run, of_seed, is_apart) for seed, of_seed in by_seed.items() if of_seed}
     histories = {unit.name: read_history(run.unit_folder(unit) / "history.csv") for unit in units}
-    layers = {
-        unit.name: read_layers(path) for unit in units if (path := run.unit_folder(unit) / "layers.csv").is_file()
-    }
+    # Of units that diverged too: how gradients grew is what one wants to see of them.
+    paths = {unit.name: run.unit_folder(unit) / "layers.csv" for unit in run.units()}
+    layers = {name: read_layers(path) for name, path in paths.items() if path.is_file()}
     last = [history[f"train_{metric.name}"][-1] for history in histories.values() if f"train_{metric.name}" in history]
     held = [line for line in (_heldout(run, unit, rows, metric) for unit in units) if line is not None]
     return PointResult(
