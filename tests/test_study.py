@@ -178,7 +178,7 @@ def test_a_finished_point_is_not_trained_again_and_a_changed_one_is_refused(
     monkeypatch.setattr(study_points, "run_jobs", lambda *arguments: pytest.fail("something was trained"))
     lines: list[str] = []
     monkeypatch.setattr(api, "say", lines.append)
-    again = study(root, folder / "grid.yaml")
+    again = study(root, folder / "grid.yaml", out=root / "again")
     assert [point.scores for point in again.result.points] == [point.scores for point in grid.result.points]
     points = [line for line in lines if re.match(r"\d/4  ", line)]
     assert len(points) == 4

@@ -28,8 +28,8 @@ class LeakError(PodiumError):
     """A row would be scored by a model that has seen it, or a label made from it."""
 
 
-class DivergedError(PodiumError):
-    """A training left the finite numbers; what was trained before that is kept."""
+class DivergedError(DataError):
+    """A training left the finite numbers: its loss, its weights or what it predicts."""
 
 
 class StopRequestedError(PodiumError):
