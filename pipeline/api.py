@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.stages.known_data.prepared import Prepared
     from pipeline.stages.plan import Plan
     from pipeline.stages.pseudo import Wanted
+    from pipeline.stages.study.stage import Studied
 
 Show = Literal["auto", "bar", "lines", "quiet"]
 
@@ -346,6 +347,37 @@ def soup(
 
     workspace, wishes = Workspace(Path(root)), Wishes(how, across_folds, n_epochs, name, device)
     return soup_runs(workspace, [Run(workspace.find_run(run)) for run in runs], wishes, say)
+
+
+def study(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    name: str | None = None,
+    out: Path | str | None = None,
+    device: str = "auto",
+    jobs: int | None = None,
+    threads: int | None = None,
+    command: str | None = None,
+    root: Path | str = ".",
+) -> Studied:
+    """Train the points of a study that are not finished, score all on the same rows, and write tables and a page.
+
+    `overrides` hold for every point; `name` stands before the names of the runs; `out` is the folder of the page.
+    """
+    from pipeline.stages.machines import Wishes
+    from pipeline.stages.study.stage import run_study
+
+    return run_study(
+        Workspace(Path(root)),
+        Path(path),
+        Wishes(device=device, jobs=jobs, threads=threads, show="quiet"),
+        say,
+        name=name,
+        out=Path(out) if out else None,
+        overrides=overrides,
+        command=command or "",
+    )
 
 
 def submit(run: str, *, file: str | None = None, overwrite: bool = False, root: Path | str = ".") -> Path:

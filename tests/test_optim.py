@@ -34,12 +34,15 @@ def train(net, optimizer, n_steps):
     return loss.item()
 
 
-def two_steps_of(name, lr, **options):
-    """The weight after two steps with the gradients 3 and -1, from 2.0, in float64."""
+GRADIENTS = (3.0, -1.0, 0.5)
+
+
+def three_steps_of(name, lr, **options):
+    """The weight after three steps with these gradients, from 2.0, in float64."""
     holder = nn.Module()
     holder.weight = nn.Parameter(torch.tensor([[2.0]], dtype=torch.float64))
     optimizer = build_optimizer(OptimizerSpec(name=name, lr=lr, options=options), holder)
-    for gradient in (3.0, -1.0):
+    for gradient in GRADIENTS:
         holder.weight.grad = torch.full_like(holder.weight, gradient)
         optimizer.step()
     return holder.weight.item()
@@ -63,44 +66,85 @@ def test_every_allowed_optimizer_moves_the_weights_and_continues_bitwise_from_it
 
 
 def test_sgd_momentum_and_nesterov_follow_their_formulas():
-    assert two_steps_of("sgd", 0.1) == pytest.approx(2 - 0.1 * 3 + 0.1 * 1, abs=1e-12)
-    velocity = 0.9 * 3 - 1
-    assert two_steps_of("momentum", 0.1) == pytest.approx(2 - 0.1 * 3 - 0.1 * velocity, abs=1e-12)
-    expected = 2 - 0.1 * (3 + 0.9 * 3) - 0.1 * (-1 + 0.9 * velocity)
-    assert two_steps_of("nesterov", 0.1) == pytest.approx(expected, abs=1e-12)
-    assert two_steps_of("sgd", 0.1, momentum=0.9) == two_steps_of("momentum", 0.1)
+    plain, heavy, ahead, velocity = 2.0, 2.0, 2.0, 0.0
+    for gradient in GRADIENTS:
+        velocity = 0.9 * velocity + gradient
+        plain -= 0.1 * gradient
+        heavy -= 0.1 * velocity
+        ahead -= 0.1 * (gradient + 0.9 * velocity)
+    assert three_steps_of("sgd", 0.1) == pytest.approx(plain, abs=1e-12)
+    assert three_steps_of("momentum", 0.1) == pytest.approx(heavy, abs=1e-12)
+    assert three_steps_of("nesterov", 0.1) == pytest.approx(ahead, abs=1e-12)
+    assert three_steps_of("sgd", 0.1, momentum=0.9) == three_steps_of("momentum", 0.1)
 
 
-def test_adagrad_follows_its_formula():
-    expected = 2 - 0.1 * 3 / (3 + 1e-10) + 0.1 / (math.sqrt(10) + 1e-10)
-    assert two_steps_of("adagrad", 0.1) == pytest.approx(expected, abs=1e-12)
+def test_adagrad_follows_its_formula_with_eps_outside_the_root():
+    weight, squares = 2.0, 0.0
+    for gradient in GRADIENTS:
+        squares += gradient**2
+        weight -= 0.1 * gradient / (math.sqrt(squares) + 1e-3)
+    assert three_steps_of("adagrad", 0.1, eps=1e-3) == pytest.approx(weight, abs=1e-12)
 
 
-def test_rmsprop_follows_its_formula():
-    first = 0.01 * 9
-    second = 0.99 * first + 0.01 * 1
-    expected = 2 - 0.1 * 3 / (math.sqrt(first) + 1e-8) + 0.1 / (math.sqrt(second) + 1e-8)
-    assert two_steps_of("rmsprop", 0.1) == pytest.approx(expected, abs=1e-12)
+def test_rmsprop_follows_its_formula_with_eps_outside_the_root():
+    weight, square = 2.0, 0.0
+    for gradient in GRADIENTS:
+        square = 0.99 * square + 0.01 * gradient**2
+        weight -= 0.1 * gradient / (math.sqrt(square) + 1e-3)
+    assert three_steps_of("rmsprop", 0.1, eps=1e-3) == pytest.approx(weight, abs=1e-12)
 
 
 def test_adadelta_follows_its_formula_with_eps_inside_the_root():
     weight, squares, moves = 2.0, 0.0, 0.0
-    for gradient in (3.0, -1.0):
+    for gradient in GRADIENTS:
         squares = 0.95 * squares + 0.05 * gradient**2
         move = math.sqrt(moves + 1e-6) / math.sqrt(squares + 1e-6) * gradient
         moves = 0.95 * moves + 0.05 * move**2
         weight -= move
-    assert two_steps_of("adadelta", 1.0, rho=0.95) == pytest.approx(weight, abs=1e-12)
+    assert three_steps_of("adadelta", 1.0, rho=0.95) == pytest.approx(weight, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
-def test_adam_follows_its_formula_with_bias_correction(name):
+def test_adam_follows_its_formula_with_bias_correction_and_eps_outside_the_root(name):
     weight, mean, square = 2.0, 0.0, 0.0
-    for time, gradient in enumerate((3.0, -1.0), start=1):
+    for time, gradient in enumerate(GRADIENTS, start=1):
         mean = 0.9 * mean + 0.1 * gradient
         square = 0.999 * square + 0.001 * gradient**2
-        weight -= 0.1 * mean / (1 - 0.9**time) / (math.sqrt(square / (1 - 0.999**time)) + 1e-8)
-    assert two_steps_of(name, 0.1) == pytest.approx(weight, abs=1e-12)
+        weight -= 0.1 * mean / (1 - 0.9**time) / (math.sqrt(square / (1 - 0.999**time)) + 1e-3)
+    assert three_steps_of(name, 0.1, eps=1e-3) == pytest.approx(weight, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # In one step from nothing, which shows the decay rates and eps that are not stated.
+        ("adagrad", 2 - 0.1 * 3 / (3 + 1e-10)),
+        ("rmsprop", 2 - 0.1 * 3 / (math.sqrt(0.01 * 9) + 1e-8)),
+        ("adadelta", 2 - 0.1 * 3 * math.sqrt(1e-6) / math.sqrt(0.1 * 9 + 1e-6)),
+        ("adam", 2 - 0.1 * 3 / (3 + 1e-8)),
+    ],
+)
+def test_the_defaults_of_torch_are_taken(name, expected):
+    holder = nn.Module()
+    holder.weight = nn.Parameter(torch.tensor([[2.0]], dtype=torch.float64))
+    optimizer = build_optimizer(OptimizerSpec(name=name, lr=0.1), holder)
+    holder.weight.grad = torch.full_like(holder.weight, 3.0)
+    optimizer.step()
+    assert holder.weight.item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_l2_in_the_gradient_is_the_decay_of_sgd_and_adam_and_apart_from_it_that_of_adamw():
+    def one_step(name):
+        holder = nn.Module()
+        holder.weight = nn.Parameter(torch.tensor([[2.0]], dtype=torch.float64))
+        optimizer = build_optimizer(OptimizerSpec(name=name, lr=0.1, weight_decay=0.5), holder)
+        holder.weight.grad = torch.full_like(holder.weight, 3.0)
+        optimizer.step()
+        return holder.weight.item()
+
+    assert one_step("sgd") == pytest.approx(2 - 0.1 * (3 + 0.5 * 2), abs=1e-12)
+    assert one_step("adam") == pytest.approx(2 - 0.1 * 4 / (4 + 1e-8), abs=1e-12)
+    assert one_step("adamw") == pytest.approx(2 * (1 - 0.1 * 0.5) - 0.1 * 3 / (3 + 1e-8), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lion", "muon"])

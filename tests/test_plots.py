@@ -24,8 +24,8 @@ def make_history(n=4):
 def figures(monkeypatch):
     """The figures that a call draws."""
     kept = []
-    new = plots._new_figure
-    monkeypatch.setattr(plots, "_new_figure", lambda *size: kept.append(new(*size)) or kept[-1])
+    new = plots.new_figure
+    monkeypatch.setattr(plots, "new_figure", lambda *size: kept.append(new(*size)) or kept[-1])
     return kept
 
 

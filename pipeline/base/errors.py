@@ -28,6 +28,10 @@ class LeakError(PodiumError):
     """A row would be scored by a model that has seen it, or a label made from it."""
 
 
+class DivergedError(DataError):
+    """A training left the finite numbers: its loss, its weights or what it predicts."""
+
+
 class StopRequestedError(PodiumError):
     """The work was asked to stop, saved itself and can be continued by the same command."""
 

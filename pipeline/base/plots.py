@@ -34,10 +34,10 @@ def plot_history(path: Path, histories: Mapping[str, History], metric_name: str)
             counted.
         metric_name: key and label of the metric.
     """
-    figure = _new_figure(11, 4.2)
+    figure = new_figure(11, 4.2)
     losses, metric = figure.subplots(1, 2)
     for index, (unit, history) in enumerate(histories.items()):
-        colour = _colour(index)
+        colour = colour_of(index)
         _draw_curve(losses, history, "train_loss", color=colour, linestyle="--", linewidth=1, alpha=0.7)
         _draw_curve(losses, history, "heldout_loss", color=colour, linewidth=1.8)
         _draw_curve(metric, history, metric_name, color=colour, linewidth=1.8, label=unit)
@@ -45,7 +45,7 @@ def plot_history(path: Path, histories: Mapping[str, History], metric_name: str)
     _label(metric, f"{metric_name} on held-out rows", "epoch", metric_name)
     if metric.lines:
         figure.legend(loc="outside right upper", frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_confusion(path: Path, matrix: NDArray[Any], names: Sequence[str]) -> None:
@@ -60,17 +60,17 @@ def plot_confusion(path: Path, matrix: NDArray[Any], names: Sequence[str]) -> No
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     side = min(14.0, 3.5 + 0.45 * len(names))
-    figure = _new_figure(side + 1, side)
+    figure = new_figure(side + 1, side)
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     if len(names) <= _MOST_NAMED_CLASSES:
         _write_counts(axes, counts, shares)
-        axes.set_xticks(range(len(names)), [_plain(name) for name in names], rotation=90)
-        axes.set_yticks(range(len(names)), [_plain(name) for name in names])
+        axes.set_xticks(range(len(names)), [plain_text(name) for name in names], rotation=90)
+        axes.set_yticks(range(len(names)), [plain_text(name) for name in names])
     accuracy = np.trace(counts) / max(counts.sum(), 1)
     axes.set(title=f"{counts.sum():,} rows, {accuracy:.2%} on the diagonal", xlabel="predicted", ylabel="true")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_samples(path: Path, images: NDArray[np.uint8], captions: Sequence[str]) -> None:
@@ -83,15 +83,15 @@ def plot_samples(path: Path, images: NDArray[np.uint8], captions: Sequence[str])
     """
     n_columns = max(1, math.ceil(math.sqrt(len(images) * 1.5)))
     n_rows = max(1, math.ceil(len(images) / n_columns))
-    figure = _new_figure(1.4 * n_columns, 1.6 * n_rows)
+    figure = new_figure(1.4 * n_columns, 1.6 * n_rows)
     grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
     for axes, image, caption in zip(grid, images, captions, strict=False):
         seen = image.transpose(1, 2, 0) if len(image) in (3, 4) else image[0]
         axes.imshow(seen, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.set_title(_plain(caption), fontsize=8)
-    _save(figure, path)
+        axes.set_title(plain_text(caption), fontsize=8)
+    save_figure(figure, path)
 
 
 def plot_sheet(path: Path, columns: Sequence[str], rows: Sequence[Sequence[tuple[NDArray[Any], str]]]) -> None:
@@ -103,20 +103,20 @@ def plot_sheet(path: Path, columns: Sequence[str], rows: Sequence[Sequence[tuple
         rows: tiles of an item and its caption; images (C, H, W) of 0..1, beyond which values are cut, drawn as in
             `plot_samples`; signals (C, T) of about -1..1, of which up to six channels are drawn.
     """
-    figure = _new_figure(1.15 * len(columns) + 0.3, 1.35 * len(rows) + 0.5)
+    figure = new_figure(1.15 * len(columns) + 0.3, 1.35 * len(rows) + 0.5)
     axes = figure.subplots()
     for top, tiles in enumerate(rows):
         for left, (item, caption) in enumerate(tiles):
             _draw_tile(axes, item, left, 1.2 * top)
-            axes.text(left + 0.47, 1.2 * top + 0.13, _plain(caption), ha="center", va="bottom", fontsize=6)
+            axes.text(left + 0.47, 1.2 * top + 0.13, plain_text(caption), ha="center", va="bottom", fontsize=6)
     for left, heading in enumerate(columns):
-        axes.text(left + 0.47, -0.12, _plain(heading), ha="center", va="bottom", fontsize=8, fontweight="bold")
+        axes.text(left + 0.47, -0.12, plain_text(heading), ha="center", va="bottom", fontsize=8, fontweight="bold")
     axes.set(xlim=(0, len(columns)), ylim=(1.2 * len(rows), -0.3))
     axes.set_axis_off()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """Return a figure of its own (inches), outside pyplot: that would need a display and keep every figure alive."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -126,7 +126,8 @@ def _new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure whole or not at all."""
     with atomic_path(path) as temp:
         figure.savefig(temp)
 
@@ -143,7 +144,7 @@ def _draw_tile(axes: Axes, item: NDArray[Any], left: float, top: float) -> None:
     height = 0.94 / len(picked)
     for number, channel in enumerate(picked):
         middle = top + 0.16 + height * (number + 0.5)
-        axes.plot(times, middle - np.clip(channel, -1, 1) * height / 2, linewidth=0.5, color=_colour(number))
+        axes.plot(times, middle - np.clip(channel, -1, 1) * height / 2, linewidth=0.5, color=colour_of(number))
 
 
 def _draw_curve(axes: Axes, history: History, key: str, **style: Any) -> None:
@@ -158,8 +159,8 @@ def _draw_curve(axes: Axes, history: History, key: str, **style: Any) -> None:
 def _label(axes: Axes, title: str, x: str, y: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_title(_plain(title), loc="left", fontsize=11)
-    axes.set(xlabel=x, ylabel=_plain(y))
+    axes.set_title(plain_text(title), loc="left", fontsize=11)
+    axes.set(xlabel=x, ylabel=plain_text(y))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -172,13 +173,13 @@ def _write_counts(axes: Axes, counts: NDArray[Any], shares: NDArray[np.float64])
         axes.text(column, row, f"{counts[row, column]:g}", ha="center", va="center", color=colour, fontsize=size)
 
 
-def _colour(index: int) -> Any:
+def colour_of(index: int) -> Any:
     """Return the colour of a unit: ten that are told apart easily, then again."""
     from matplotlib import colormaps
 
     return colormaps["tab10"](index % 10)
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Return the text with dollar signs escaped, which matplotlib would read as mathematics."""
     return str(text).replace("$", r"\$")

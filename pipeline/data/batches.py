@@ -113,6 +113,18 @@ def slice_epoch(
     return EpochOrder(sample, _occurrences(sample)), even_slices(len(sample), batch_size)
 
 
+def joined_passes(passes: Sequence[tuple[EpochOrder, list[slice]]]) -> tuple[EpochOrder, list[slice]]:
+    """Return several passes over the samples as one epoch, with the batches of each; samples that recur are counted."""
+    sample = np.concatenate([order.sample for order, _ in passes])
+    starts = np.cumsum([0, *(len(order.sample) for order, _ in passes)]).tolist()
+    batches = [
+        slice(start + part.start, start + part.stop)
+        for start, (_, parts) in zip(starts, passes, strict=False)
+        for part in parts
+    ]
+    return EpochOrder(sample, _occurrences(sample)), batches
+
+
 def draws_of(samples: Samples, order: EpochOrder, part: slice, device: str, seed: int, epoch: int | None) -> Draw:
     """Return where the augmentations of one batch get their draws: functions of (name, seed, epoch, id, occurrence).
 

@@ -26,7 +26,7 @@ def _square(value: Any) -> Any:
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _off_word(value: Any) -> Any:
+def off_word(value: Any) -> Any:
     """Return `off` for what YAML makes of that word."""
     return "off" if value is False else value
 
@@ -46,7 +46,7 @@ class FoldSpec(Record):
     """Share of rows set apart as fold -2, never in training and in no OOF."""
     n_bins: int = Field(default=10, ge=2)
     """Quantile scheme: how many bins of the target are balanced."""
-    duplicates: Annotated[Literal["off", "exact", "near"], BeforeValidator(_off_word)] = "off"
+    duplicates: Annotated[Literal["off", "exact", "near"], BeforeValidator(off_word)] = "off"
     """Images: rows that show the same picture stay in one fold; `exact`: alike in every pixel, `near`: nearly alike."""
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the table's file; by default `<scheme><n_folds>-seed<seed>`, with `-exact` or `-near` behind it."""
@@ -301,6 +301,11 @@ class TrainSpec(Record):
 
     epochs: int = Field(default=10, ge=1)
     """Passes over the training part."""
+    epoch_steps: Block[Annotated[int, Field(ge=1)]] = None
+    """Iterations instead of passes: an epoch is this many optimiser steps, a part of a pass or several, and `epochs`
+    counts those; after each the fold is scored."""
+    n_rows: Block[Annotated[int, Field(ge=1)]] = None
+    """Learn from this many rows of the training part, drawn anew for each seed, with its shares of the classes."""
     batch_size: int = Field(default=128, ge=1)
     """Samples per optimiser step (before they are split by `accumulation`)."""
     accumulation: int = Field(default=1, ge=1)
@@ -326,6 +331,11 @@ class TrainSpec(Record):
     """Which weights predict. `best` is selected on the fold that it is scored on."""
     keep_epochs: int = Field(default=0, ge=0)
     """How many of the last epochs' weights each unit keeps, for `podium soup RUN --epochs N`."""
+    score_training: bool = False
+    """Score the rows that are learnt from too, after each epoch and as they are: `train_<metric>` in history.csv."""
+    layer_statistics: bool = False
+    """Write activations and gradients of each layer into layers.csv, before training and after each epoch; changes no
+    bit of the training."""
 
     @model_validator(mode="after")
     def _compiles_one_shape(self) -> TrainSpec:

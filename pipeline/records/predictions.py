@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.errors import DataError, MismatchError, listed
+from pipeline.base.errors import DataError, DivergedError, MismatchError, listed
 from pipeline.base.files import atomic_path
 
 Strings = NDArray[np.object_]
@@ -56,7 +56,7 @@ class Predictions:
             _check_array("fold", self.fold, (len(self.ids),), np.int64)
         bad = self.ids[~np.isfinite(self.values).all(axis=1)]
         if len(bad):
-            raise DataError(
+            raise DivergedError(
                 f"{label_of(self)}: NaN or infinite predictions for {len(bad)} of {len(self)} rows, "
                 f"ids {listed(bad, 5)}. The training diverged or the input holds NaN."
             )

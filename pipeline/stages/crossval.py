@@ -21,6 +21,7 @@ from pipeline.data.tables import load_train
 from pipeline.records.config import Config
 from pipeline.records.cv import cv_summary, metric_of, score_or_note
 from pipeline.records.folds import Folds
+from pipeline.records.machine import Machine
 from pipeline.records.metrics import Metric
 from pipeline.records.predictions import Predictions, join_folds, load_predictions, mean_predictions, save_predictions
 from pipeline.records.rows import Rows
@@ -67,28 +68,7 @@ def train_run(
         StopRequestedError: a signal came; the same command goes on.
     """
     deadline = Deadline(None if wishes.minutes is None else 60 * wishes.minutes)
-    folds = fold_table(workspace, config, say)
-    if which == "all":
-        config = replace(config, run_name=f"{config.run_name}-all")
-    _check_folds_exist(which, folds)
-    machine = resolve_machine(workspace, config, wishes, say, is_refit=which == "all")
-    data = Dataset(
-        config.task,
-        config.experiment.input,
-        workspace.data(config.task),
-        workspace.cache,
-        machine.workers,
-        say,
-        wishes.show,
-        wishes.verify,
-    )
-    if config.experiment.train.compile:
-        require_compiler(machine.device)
-    refuse_before_training(workspace.root, config, data, folds, which == "all", say)
-    for note in warnings_of(config.experiment):
-        say(f"warning: {note}")
-    starts = origin_hashes(workspace.root, config.experiment, ["all"] if which == "all" else range(folds.n_folds))
-    run = start_run(workspace, config, folds, machine, starts, is_refit=which == "all")
+    run, machine = begin_run(workspace, config, wishes, say, which)
     say(f"run {run.folder}: {machine.device}, {machine.precision}, {machine.jobs} x {machine.threads} threads")
     asked = None if which == "all" else which
     try:
@@ -101,6 +81,53 @@ def train_run(
         say(f"{wishes.minutes:g} minutes are over: {done} of {len(run.units())} units are finished, the rest is saved")
     finish_run(workspace, run)
     return run
+
+
+def begin_run(
+    workspace: Workspace,
+    config: Config,
+    wishes: Wishes,
+    say: Say,
+    which: Sequence[int] | Literal["all"] | None = None,
+    folds: Folds | None = None,
+    data: Dataset | None = None,
+) -> tuple[Run, Machine]:
+    """Return the run of a config, started or as it was started, and the machine for its units; nothing is trained.
+
+    Args:
+        workspace: where everything lies.
+        config: what will be trained.
+        wishes: see `train_run`.
+        say: gets messages.
+        which: folds that will be trained; see `train_run`.
+        folds: the fold table of the config, where it is open already.
+        data: of a config with the same task and input, where they are open already.
+
+    Raises:
+        ConfigError, DataError, MismatchError: everything that can be known before the first step.
+    """
+    folds = folds or fold_table(workspace, config, say)
+    if which == "all":
+        config = replace(config, run_name=f"{config.run_name}-all")
+    _check_folds_exist(which, folds)
+    machine = resolve_machine(workspace, config, wishes, say, is_refit=which == "all")
+    data = data or Dataset(
+        config.task,
+        config.experiment.input,
+        workspace.data(config.task),
+        workspace.cache,
+        machine.workers,
+        say,
+        wishes.show,
+        wishes.verify,
+    )
+    if config.experiment.train.compile:
+        require_compiler(machine.device)
+    refuse_before_training(workspace.root, config, data, folds, which == "all", say, which)
+    for note in warnings_of(config.experiment):
+        say(f"warning: {note}")
+    starts = origin_hashes(workspace.root, config.experiment, ["all"] if which == "all" else range(folds.n_folds))
+    return start_run(workspace, config, folds, machine, starts, is_refit=which == "all"), machine
 
 
 def predict_run(
@@ -133,9 +160,12 @@ def predict_run(
     return path
 
 
-def finish_run(workspace: Workspace, run: Run) -> dict[str, Any]:
-    """Derive OOF, test predictions, CV and curves from the finished units; return the CV as written to `cv.json`."""
-    rows = load_train(run.task, workspace.data(run.task)).rows
+def finish_run(workspace: Workspace, run: Run, rows: Rows | None = None) -> dict[str, Any]:
+    """Derive OOF, test predictions, CV and curves from the finished units; return the CV as written to `cv.json`.
+
+    `rows` are the labelled rows of the task, where they are read already.
+    """
+    rows = rows or load_train(run.task, workspace.data(run.task)).rows
     metric = metric_of(run.task, rows)
     with run.locked():
         done = run.done_units()
@@ -193,8 +223,22 @@ def _check_folds_exist(which: Sequence[int] | Literal["all"] | None, folds: Fold
         folds.split(int(fold))
 
 
-def refuse_before_training(root: Path, config: Config, data: Dataset, folds: Folds, is_refit: bool, say: Say) -> None:
-    """Raise for everything that can be known before the first step."""
+def _asked(which: Sequence[int] | Literal["all"] | None, folds: Folds, is_refit: bool) -> Iterable[FoldName]:
+    if is_refit or which == "all":
+        return ["all"]
+    return range(folds.n_folds) if which is None else which
+
+
+def refuse_before_training(
+    root: Path,
+    config: Config,
+    data: Dataset,
+    folds: Folds,
+    is_refit: bool,
+    say: Say,
+    which: Sequence[int] | Literal["all"] | None = None,
+) -> None:
+    """Raise for everything that can be known before the first step of the folds `which`, None for every fold."""
     metric_of(config.task, data.train.rows)
     if is_refit and config.experiment.train.weights == "best":
         raise ConfigError("train.weights: best is selected on a held-out fold, and a refit has none; use last or ema")
@@ -208,8 +252,7 @@ def refuse_before_training(root: Path, config: Config, data: Dataset, folds: Fol
         try_parts(config.task, config.experiment, items.shape, data.train.rows, fold, items.full_scale)
     if config.experiment.pseudo is not None:
         unlabelled, _ = data.unlabelled("cpu")
-        every: Iterable[FoldName] = ["all"] if is_refit else range(folds.n_folds)
-        for each in every:
+        for each in _asked(which, folds, is_refit):
             read_labels(root, config.task, config.experiment, each, folds.table_hash, data.train.rows, unlabelled)
     elif config.experiment.consistency is not None:
         data.unlabelled("cpu")

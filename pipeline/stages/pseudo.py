@@ -51,6 +51,8 @@ class Wanted:
     temperature: float = 1.0
     """Soft labels: below 1 sharpens them."""
     trust: Trust = field(default_factory=Trust)
+    folds: tuple[int, ...] | None = None
+    """Protocol per-fold: the folds that labels are made for; None for all."""
 
 
 def make_labels(workspace: Workspace, runs: Sequence[Run], wanted: Wanted, name: str, say: Say) -> Path:
@@ -74,7 +76,7 @@ def make_labels(workspace: Workspace, runs: Sequence[Run], wanted: Wanted, name:
     task = runs[0].task
     if task.rules.pseudo_labels == "forbidden":
         raise ConfigError(f"{task.name}: its rules forbid pseudo-labels (rules.pseudo_labels in task.yaml)")
-    _check_teachers(runs, wanted.protocol)
+    _check_teachers(runs, wanted)
     for run in runs:
         if run.experiment.train.weights == "best" or run.experiment.train.early_stop is not None:
             say(f"warning: the epochs of {run.name} were selected on their folds, so its labels know a little of them")
@@ -85,9 +87,9 @@ def make_labels(workspace: Workspace, runs: Sequence[Run], wanted: Wanted, name:
     if not wanted.temperature > 0 or (is_value(task) and (wanted.is_hard or wanted.temperature != 1)):
         raise ConfigError("--temperature: must be above 0; values have neither a temperature nor hard labels")
     folder = runs[0].folder / "labels" / name
-    teachers = {fold: _teachers_of(fold, runs) for fold in _folds_of(runs[0], wanted.protocol)}
+    teachers = {fold: _teachers_of(fold, runs) for fold in _folds_of(runs[0], wanted)}
     made_from = hash_json(
-        {"wanted": asdict(wanted), "makers": {str(k): list(map(_maker, v)) for k, v in teachers.items()}}
+        {"wanted": _plain(wanted), "makers": {str(k): list(map(_maker, v)) for k, v in teachers.items()}}
     )
     if (folder / "labels.json").is_file():
         if read_json(folder / "labels.json")["made_from"] == made_from:
@@ -95,7 +97,7 @@ def make_labels(workspace: Workspace, runs: Sequence[Run], wanted: Wanted, name:
         raise MismatchError(
             f"{folder}: holds labels of other teachers or rules, which students may know; use --name NEW"
         )
-    said = {run.folder: _unit_predictions(workspace, run, say) for run in runs}
+    said = {run.folder: _unit_predictions(workspace, run, wanted, say) for run in runs}
     tables = {
         fold: _labels_for(workspace, of_fold, said, rows, _labelled_for(workspace, runs[0], data, fold), wanted)
         for fold, of_fold in teachers.items()
@@ -115,25 +117,38 @@ def describe_labels(folder: Path) -> list[list[Any]]:
     ]
 
 
-def _check_teachers(runs: Sequence[Run], protocol: Protocol) -> None:
+def _plain(wanted: Wanted) -> dict[str, Any]:
+    """Return what was wanted as labels that are older than `folds` have it."""
+    values = asdict(wanted)
+    return values if wanted.folds is not None else {key: value for key, value in values.items() if key != "folds"}
+
+
+def _check_teachers(runs: Sequence[Run], wanted: Wanted) -> None:
     for run in runs:
         if run.is_blend:
             raise MismatchError(f"{run.folder}: is a blend, which has no units that left a fold out; name its members")
         if run.task.name != runs[0].task.name:
             raise MismatchError(f"{run.folder} and {runs[0].folder}: are of different tasks")
-        if protocol == "per-fold" and run.is_refit:
+        if wanted.protocol == "per-fold" and run.is_refit:
             raise MismatchError(
                 f"{run.folder}: learnt from every row, so it has left no fold out; it may teach with --protocol final"
             )
         if run.record["folds"]["hash"] != runs[0].record["folds"]["hash"]:
             raise MismatchError(f"{run.folder} and {runs[0].folder}: were trained on different fold tables")
-        missing = [unit.name for unit in run.units() if not run.is_done(unit)]
+        missing = [unit.name for unit in _asked(run, wanted) if not run.is_done(unit)]
         if missing:
             raise DataError(f"{run.folder}: {listed(missing)} are not finished; `podium train` goes on with them")
 
 
-def _folds_of(run: Run, protocol: Protocol) -> list[FoldName]:
-    return ["all"] if protocol == "final" else list(range(run.record["folds"]["n_folds"]))
+def _asked(run: Run, wanted: Wanted) -> list[Unit]:
+    """Return the units that the labels ask."""
+    return [unit for unit in run.units() if wanted.folds is None or unit.fold in wanted.folds]
+
+
+def _folds_of(run: Run, wanted: Wanted) -> list[FoldName]:
+    if wanted.protocol == "final":
+        return ["all"]
+    return [fold for fold in range(run.record["folds"]["n_folds"]) if wanted.folds is None or fold in wanted.folds]
 
 
 def _teachers_of(fold: FoldName, runs: Sequence[Run]) -> list[tuple[Run, Unit]]:
@@ -148,13 +163,13 @@ def _labelled_for(workspace: Workspace, run: Run, data: Dataset, fold: FoldName)
     return rows.at(table.split(fold)[0])
 
 
-def _unit_predictions(workspace: Workspace, run: Run, say: Say) -> dict[Unit, Predictions]:
-    """Return what every unit of a run predicts for all rows without labels, its own views included."""
+def _unit_predictions(workspace: Workspace, run: Run, wanted: Wanted, say: Say) -> dict[Unit, Predictions]:
+    """Return what every unit of a run that is asked predicts for all rows without labels, its own views included."""
     data = dataset_of(workspace, run, say)
     rows, _ = data.unlabelled(run.machine.device)
     found = {}
     with threads(run.machine.threads):
-        for unit in run.units():
+        for unit in _asked(run, wanted):
             found[unit] = _predict_all(run, unit, data).aligned_to(rows.ids)
             say(f"{run.name}/{unit.name}: {len(rows)} rows without labels")
     return found

@@ -50,6 +50,7 @@ from pipeline.stages.soup_members import (
     require_shared_start,
 )
 from pipeline.training.device import autocast, resolve_device, resolve_precision, threads
+from pipeline.training.few_rows import few_rows
 from pipeline.training.history import write_history
 from pipeline.training.recipe import laid_out, new_model
 from pipeline.training.scaling import Scaling, prepare
@@ -172,6 +173,7 @@ class _Bench:
 def _bench(run: Run, unit: Unit, pot: Sequence[Ingredient], data: Dataset, items: Items, folds: Folds) -> _Bench:
     rows = data.train.rows
     train, heldout = folds.split(unit.fold)
+    train = few_rows(rows, train, run.experiment.train.n_rows, unit.seed)
     held = Rows(rows.ids[heldout], tuple(rows.items[row] for row in heldout), rows.names)
     states, scalings = zip(*(_weights_of(each) for each in pot), strict=True)
     if unit.fold != "all":

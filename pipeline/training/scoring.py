@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.base.errors import PodiumError
+from pipeline.base.errors import DivergedError
 from pipeline.base.interrupt import StopFlag
 from pipeline.data.batches import Items, Samples
 from pipeline.models.weights import save_weights
@@ -54,6 +54,8 @@ class UnitData:
     """Held-out predictions (rows in sorted order, K) -> metric, or None where it is undefined."""
     higher_is_better: bool
     metric: str
+    score_training: Callable[[NDArray[np.float32]], float | None] | None = None
+    """The same of the rows that are learnt from, where the experiment asks for it."""
     unlabelled: Unlabelled | None = None
     """Rows without labels that it learns from too."""
     lineage: Mapping[str, Any] = field(default_factory=dict)
@@ -75,7 +77,7 @@ def count_loss(
         line = {"epoch": state.epoch, "step": state.step - 1, "loss": repr(float(loss)), "ids": unit.ids[rows].tolist()}
         file.write(json.dumps(line) + "\n")
     if state.bad_in_a_row >= MAX_BAD_STEPS:
-        raise PodiumError(
+        raise DivergedError(
             f"{unit.name}: the loss was not finite in {MAX_BAD_STEPS} steps in a row (epoch {state.epoch}). The ids of"
             f" those batches are in {log}; the last good checkpoint is kept. Look at these items, lower optimizer.lr,"
             " or set train.clip_norm"
@@ -85,7 +87,7 @@ def count_loss(
 def require_finite(unit: UnitData, parts: Parts, epoch: int) -> None:
     """Stop before weights that are not finite are scored or saved; a finite loss may still have such gradients."""
     if not all(bool(tensor.isfinite().all()) for tensor in parts.model.state_dict().values()):
-        raise PodiumError(
+        raise DivergedError(
             f"{unit.name}: the weights are not finite after epoch {epoch}; the last good checkpoint is kept. Lower"
             " optimizer.lr, or set train.clip_norm"
         )
@@ -121,8 +123,27 @@ def score_epoch(
         unit.metric: score,
         "seconds": round(state.seconds, 3),
     }
+    if unit.score_training is not None:
+        row[f"train_{unit.metric}"] = _score_training(unit, unit.score_training, parts, experiment, machine, stop)
     state.history.append(row)
     return row
+
+
+def _score_training(
+    unit: UnitData,
+    score: Callable[[NDArray[np.float32]], float | None],
+    parts: Parts,
+    experiment: Experiment,
+    machine: Machine,
+    stop: StopFlag,
+) -> float | None:
+    """Return the metric on the rows that are learnt from, as they are, by the weights that would predict now."""
+    averaged = experiment.train.weights == "ema"
+    with swapped(parts.model, parts.ema.state()) if parts.ema and averaged else nullcontext():
+        logits = predict_logits(
+            parts.model, unit.items, unit.train.item, parts.scaling, machine, experiment.predict.batch_size, stop
+        )
+    return score(average_items(parts.activate(logits), unit.train, len(np.unique(unit.train.row)), parts.scaling))
 
 
 def keep_best(state: State, parts: Parts, experiment: Experiment, unit: UnitData) -> None:

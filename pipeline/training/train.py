@@ -22,13 +22,15 @@ from pipeline.base.errors import StopRequestedError
 from pipeline.base.interrupt import StopFlag
 from pipeline.base.keyed import make_key, permutation, seeded
 from pipeline.base.progress import Event
-from pipeline.data.batches import EpochOrder, balanced, draws_of, even_slices, seeds_of, shuffled, slice_epoch
+from pipeline.data.batches import EpochOrder, draws_of, even_slices, seeds_of
 from pipeline.data.stream import Stream
 from pipeline.models.max_norm import Constrained
 from pipeline.records.experiment import Experiment, SamSpec, TrainSpec
 from pipeline.records.machine import Machine
 from pipeline.training.device import autocast, read_later
+from pipeline.training.epochs import epoch_of
 from pipeline.training.history import write_history
+from pipeline.training.layer_statistics import watch_layers
 from pipeline.training.layers import enter_training, freeze_layers
 from pipeline.training.memory import step_memory, with_micro_batches
 from pipeline.training.optim import l1_penalty, lr_factor
@@ -102,6 +104,8 @@ def train_unit(
     state = resume_state(folder, parts, machine.device, machine.micro_batches)
     yield Event(unit.name, state.epoch, spec.epochs, 0, 1)  # starts the clock of the unit, also after a resume
     saved_at = time.monotonic()
+    if spec.layer_statistics and (state.epoch, state.step) == (0, 0):
+        watch_layers(folder, unit, parts, 0, machine)
     with Stream(unit.items, parts.recipe, machine.loaders) as stream:
         for epoch in range(state.epoch, spec.epochs):
             if has_stalled(state.history, spec.early_stop, unit):
@@ -134,6 +138,8 @@ def train_unit(
             except StopRequestedError:
                 save_state(folder, state, parts)  # all steps are done, and only the scores are to be made again
                 raise
+            if spec.layer_statistics:
+                watch_layers(folder, unit, parts, epoch + 1, machine)
             keep_best(state, parts, experiment, unit)
             keep_epoch(folder, unit, parts, experiment, epoch)
             state.start_epoch(epoch + 1)
@@ -251,14 +257,8 @@ def _ascent_part(batch: Batch, sam: SamSpec, n_micro: int) -> tuple[Batch, int]:
 
 def epoch_batches(unit: UnitData, experiment: Experiment, epoch: int) -> tuple[EpochOrder, list[slice]]:
     """Return the order of one epoch, a function of (seed, epoch) alone, and which places of it each step takes."""
-    spec = experiment.train
-    if spec.sampling == "balanced" and unit.labels is not None:
-        order = balanced(unit.train, unit.labels[unit.train.row], unit.seed, epoch)
-    else:
-        order = shuffled(unit.train, unit.seed, epoch)
-    if spec.last_batch != "auto":
-        return slice_epoch(order, spec.batch_size, spec.last_batch)
-    return slice_epoch(order, spec.batch_size, "pad" if spec.compile else "even")
+    labels = None if unit.labels is None else unit.labels[unit.train.row]
+    return epoch_of(unit.train, labels, experiment.train, unit.seed, epoch)
 
 
 def stored_batches(

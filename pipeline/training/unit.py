@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from pipeline.records.rows import Rows
 from pipeline.records.runs import Run, Unit, Workspace, now, versions
 from pipeline.training.checkpoint import remove_checkpoints
 from pipeline.training.device import threads
+from pipeline.training.few_rows import few_rows
 from pipeline.training.history import read_history
 from pipeline.training.losses import activate
 from pipeline.training.memory import freed_after
@@ -54,6 +55,9 @@ class UnitJob:
     folder: Path
     unit: Unit
     machine: Machine
+    data_of: Path | None = None
+    """Folder of a run with the same task and input, whose data are open in this process while units of several runs
+    follow each other; by default the unit's own run."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +84,23 @@ def train_unit_job(job: UnitJob, report: Report, stop: StopFlag) -> None:
 
 def open_unit(job: UnitJob, run: Run) -> OpenUnit:
     """Return the data, new parts and samples of a unit of an opened run."""
-    data = _dataset(job.root, job.folder, _stamps(Workspace(job.root), run))
+    data = data_of_job(job)
     items, rows = data.train_items(job.machine.device), data.train.rows
     table = load_folds(Workspace(job.root).folds(run.task, run.experiment.folds))
     folds = table.without(run.task.exclude).aligned_to(rows.ids)
     require_clean_origins(job.root, run, job.unit, folds)
     train, heldout = folds.split(job.unit.fold)
+    train = few_rows(rows, train, run.experiment.train.n_rows, job.unit.seed)
     parts = build_parts(run.task, run.experiment, job.machine, rows, items, train, job.unit.seed, job.unit.fold)
     unit = _unit_data(run, job.unit, rows, items, parts, train, heldout)
     extra = load_unlabelled(job.root, run, job.unit, data, parts.scaling, job.machine.device)
     return OpenUnit(data, items, parts, replace(unit, unlabelled=extra), heldout)
+
+
+def data_of_job(job: UnitJob) -> Dataset:
+    """Return the data of a job's run, or of the run that it names instead; kept open for the next job with the same."""
+    source = Run(job.data_of or job.folder)
+    return _dataset(job.root, source.folder, _stamps(Workspace(job.root), source))
 
 
 def _train_claimed(job: UnitJob, report: Report, stop: StopFlag) -> None:
@@ -114,9 +125,9 @@ def _unit_data(
     metric = metric_of(run.task, rows)
     has_classes = run.task.kind not in ("multilabel", "regression")
 
-    def score(values: NDArray[np.float32]) -> float | None:
+    def score_of(positions: NDArray[np.int64], values: NDArray[np.float32]) -> float | None:
         try:
-            return score_values(rows.ids[heldout], values, rows, metric, run.task)
+            return score_values(rows.ids[positions], values, rows, metric, run.task)
         except UndefinedMetricError:
             return None
 
@@ -129,7 +140,8 @@ def _unit_data(
         labels=hard_labels(rows) if has_classes else None,
         train=samples_of(rows.ids, rows.items, train),
         heldout=samples_of(rows.ids, rows.items, heldout),
-        score=score,
+        score=partial(score_of, heldout),
+        score_training=partial(score_of, train) if run.experiment.train.score_training else None,
         higher_is_better=metric.higher_is_better,
         metric=metric.name,
         lineage=lineage_of(unit.fold, run.record["folds"]["hash"]),
