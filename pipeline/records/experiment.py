@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from pipeline.records.augmentation import Augment, MixSpec
 from pipeline.records.record import BLOCK, BY_FORM, WORD, Block, Distinct, Names, Record
+from pipeline.records.signal_steps import SignalSteps
 from pipeline.records.unlabelled import ConsistencySpec, PseudoSpec
 from pipeline.records.views import Views
 
@@ -72,7 +73,7 @@ class Gradual(Record):
     """Sides are rounded to multiples of this, so that few sizes occur."""
 
 
-class Input(Record):
+class Input(SignalSteps):
     """What the model gets to see of an item."""
 
     size: Annotated[Block[Size], BeforeValidator(_square)] = None
@@ -89,9 +90,12 @@ class Input(Record):
     nan: Literal["error", "channel_mean", "zero"] = "error"
     """What becomes of values that are missing (NaN): refused, the mean of their channel in the same item, or 0."""
     normalize: Annotated[
-        Annotated[Literal["measured", "pretrained", "none"], WORD] | Annotated[ChannelStats, BLOCK], BY_FORM
+        Annotated[Literal["measured", "robust", "pretrained", "none"], WORD] | Annotated[ChannelStats, BLOCK], BY_FORM
     ] = "measured"
-    """Mean and deviation per channel: of the fold's own training part, of the pretrained model, or as given."""
+    """Mean and deviation per channel: of the fold's own training part, of the pretrained model, or as given; `robust`:
+    median and interquartile range / 1.349 of the training part, which single large values hardly move."""
+    clip: Block[Positive] = None
+    """Signals: normalised values are cut to -clip..clip."""
 
     gradual: Block[Gradual] = None
     """Images: train on smaller ones first; prediction always sees the full size."""

@@ -217,7 +217,7 @@ def _save(bench: _Bench, soup: Soup, pot: Sequence[Ingredient], model: nn.Module
         "lineage": lineage_of(bench.unit.fold, run.record["folds"]["hash"]),
     }
     weights = {f"{MODEL}{name}": tensor for name, tensor in model.state_dict().items()}
-    scaling = {f"{SCALING}{name}": tensor for name, tensor in vars(bench.scaling).items()}
+    scaling = {f"{SCALING}{name}": tensor for name, tensor in bench.scaling.tensors.items()}
     return save_weights(path, {**weights, **scaling}, meta)
 
 

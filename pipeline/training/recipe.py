@@ -23,6 +23,7 @@ from pipeline.augment.resize import grown_size, resize_images
 from pipeline.augment.signals import augment_signals
 from pipeline.base.keyed import make_key, seeded
 from pipeline.data.batches import Items
+from pipeline.data.forms import stored_rate
 from pipeline.models.build import build_model
 from pipeline.records.augmentation import Augment
 from pipeline.records.experiment import Experiment, LossSpec, ModelSpec
@@ -139,7 +140,8 @@ def _inputs(
     of a channel, so that silence and turned signs know no offset.
     """
     if len(items.shape) != 3:
-        return lambda batch, draw, _, __: augment_signals(prepare(batch, scaling), augment, draw, task.sample_rate_hz)
+        rate_hz = stored_rate(task, experiment.input)
+        return lambda batch, draw, _, __: augment_signals(prepare(batch, scaling), augment, draw, rate_hz)
 
     def inputs(batch: Tensor, draw: Draw, lasting: Draw, epoch: int) -> Tensor:
         changed = augment_images(batch, augment, draw, lasting, epoch, items.full_scale)

@@ -142,7 +142,7 @@ def _finish_unit(run: Run, job: UnitJob, opened: OpenUnit, folder: Path, stop: S
     which = run.experiment.train.weights
     parts.model.load_state_dict(final_weights(folder, parts, which))
     weights = {f"{MODEL}{name}": tensor for name, tensor in parts.model.state_dict().items()}
-    scaling = {f"{SCALING}{name}": tensor for name, tensor in vars(parts.scaling).items()}
+    scaling = {f"{SCALING}{name}": tensor for name, tensor in parts.scaling.tensors.items()}
     meta: dict[str, Any] = {
         "task": run.task.name,
         "run": run.name,
