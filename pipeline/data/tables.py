@@ -59,6 +59,8 @@ def load_train(task: Task, data: Path) -> RowSet:
         names=names,
         targets=targets,
         groups=part.filled(task.group, "group:"),
+        subjects=part.filled(task.subject, "subject:"),
+        sessions=part.filled(task.session, "session:"),
         host_folds=None if host_folds is None else _whole_numbers(host_folds, part.ids, part.where),
         submission_ids=part.filled(task.submission.row_id, "submission.row_id:"),
         wanted=wanted_labels(task, data, names),

@@ -38,7 +38,10 @@ class FoldSpec(Record):
     scheme: Literal["auto", "plain", "stratified", "group", "stratified_group", "multilabel", "quantile", "column"] = (
         "auto"
     )
-    """`auto`: by the kind of target, with groups where the task names a group column."""
+    """`auto`: by the kind of target, with groups where the task names a column of groups, subjects or sessions."""
+    within: Literal["subject", "session"] | None = None
+    """Deal the trials of each subject (its sessions, where the task names them, kept whole) or session over all folds.
+    Such a score is that of known subjects; the run then also holds out whole ones, and shows both scores."""
     n_folds: int = Field(default=5, ge=2)
     """How many folds; with the scheme `column`, what the column must hold."""
     seed: int = 0

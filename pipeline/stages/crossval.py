@@ -143,6 +143,7 @@ def finish_run(workspace: Workspace, run: Run) -> dict[str, Any]:
         oof = None if run.is_refit or not done else _oof(run, done)
         partial = _partial_note(run, done)
         cv = score_run(run, oof, rows, metric) | {"partial": partial, "weights": run.experiment.train.weights}
+        cv |= {"within": run.experiment.folds.within}
         if tests:
             save_predictions(run.folder / "test.parquet", _marked(mean_predictions(tests), run, partial))
         if oof is not None:

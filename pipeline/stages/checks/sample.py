@@ -104,6 +104,8 @@ def write_copy(
     cells: dict[str, Any] = {"podium_id": rows.ids} | _target_cells(task, rows) | _item_cells(rows.items)
     for column, values in (
         ("podium_group", rows.groups),
+        ("podium_subject", rows.subjects),
+        ("podium_session", rows.sessions),
         ("podium_fold", rows.host_folds),
         ("podium_key", rows.submission_ids),
     ):
@@ -216,6 +218,8 @@ def _task_of_copy(config: Config, rows: Rows, root: Path) -> Task:
             "target_separator": None,
             "classes": rows.names if has_classes else (),
             "group": "podium_group" if task.group else None,
+            "subject": "podium_subject" if task.subject else None,
+            "session": "podium_session" if task.session else None,
             "fold_column": "podium_fold" if task.fold_column else None,
             "train": _source("train", len(rows.items[0])),
             "unlabelled": None,
