@@ -6,9 +6,11 @@ that has seen a subject scores better on the subject's other trials than it will
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.base.errors import ConfigError
 from pipeline.records.experiment import FoldSpec
@@ -41,6 +43,19 @@ def kept_whole(rows: Rows, within: Within) -> Strings | None:
     if within is None:
         return rows.sessions if rows.subjects is None else rows.subjects
     return None if within == "session" or rows.sessions is None else paired(rows.subjects, rows.sessions)
+
+
+def subject_names(rows: Rows) -> list[str]:
+    """Return the subjects of labelled rows in the order of their names; none without such a column."""
+    return [] if rows.subjects is None else sorted(set(rows.subjects.tolist()))
+
+
+def subject_numbers(rows: Rows, names: Sequence[str]) -> NDArray[np.int64]:
+    """Return the number of each row's subject, (N,): its place in `names` from 1 on, 0 for one that is not there."""
+    if rows.subjects is None:
+        return np.zeros(len(rows), dtype=np.int64)
+    place = {name: number for number, name in enumerate(names, start=1)}
+    return np.array([place.get(name, 0) for name in rows.subjects], dtype=np.int64)
 
 
 def refuse_few_subjects(rows: Rows, scheme: str, spec: FoldSpec) -> None:

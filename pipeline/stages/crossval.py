@@ -127,7 +127,7 @@ def predict_run(
     with threads(run.machine.threads):
         for unit in units:
             model, scaling, digest = load_unit(run, unit, data.train.rows, items)
-            parts.append(predict_unit(run, unit, rows, items, model, scaling, digest, StopFlag()))
+            parts.append(predict_unit(run, unit, rows, items, model, scaling, digest, StopFlag(), data.train.rows))
     path = out or run.folder / "test.parquet"
     save_predictions(path, _marked(mean_predictions(parts), run, _partial_note(run, units)))
     return path

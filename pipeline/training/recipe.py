@@ -30,6 +30,7 @@ from pipeline.records.experiment import Experiment, LossSpec, ModelSpec
 from pipeline.records.machine import Machine
 from pipeline.records.rows import Rows
 from pipeline.records.runs import FoldName
+from pipeline.records.subjects import subject_names
 from pipeline.records.task import Task
 from pipeline.training.ema import Ema
 from pipeline.training.losses import Loss, activate, build_loss, n_outputs
@@ -154,7 +155,8 @@ def _inputs(
 def new_model(task: Task, spec: ModelSpec, in_shape: tuple[int, ...], rows: Rows, seed: int) -> nn.Module:
     """Return a model with the initial weights that the seed gives, or those of the file that it names."""
     with seeded(make_key("init", seed)):
-        return build_model(spec, in_shape, n_outputs(task.kind, rows.names, task.ordinal), Path())
+        n_subjects = len(subject_names(rows))
+        return build_model(spec, in_shape, n_outputs(task.kind, rows.names, task.ordinal), Path(), n_subjects)
 
 
 def _bare(spec: LossSpec | None) -> LossSpec | None:
