@@ -20,7 +20,7 @@ from pipeline.data.dataset import Dataset
 from pipeline.data.filters import change_rate, keep_band, take_out
 from pipeline.data.forms import StoredForm, formed, stored_rate
 from pipeline.data.preprocessing import apply_steps, center_on_window, refer_to_average
-from pipeline.data.robust import IQR_OF_NORMAL, robust_stats
+from pipeline.data.robust import robust_stats
 from pipeline.data.sources import ArrayItems
 from pipeline.data.store import open_store, store_key
 from pipeline.models.weights import read_weights
@@ -344,15 +344,19 @@ def test_robust_statistics_are_median_and_quartiles_of_the_training_part() -> No
     chosen = values[:30].astype(np.float32).transpose(1, 0, 2).reshape(3, -1).astype(np.float64)
     low, half, high = np.percentile(chosen, [25, 50, 75], axis=1)
     np.testing.assert_allclose(median, half)
-    np.testing.assert_allclose(spread[:2], ((high - low) / IQR_OF_NORMAL)[:2])
+    np.testing.assert_allclose(spread[:2], ((high - low) / 1.3489795)[:2])
     assert spread[2] == 1
     assert abs(float(median[0])) < 0.2
 
 
 def test_large_sets_are_measured_on_items_that_follow_from_their_ids() -> None:
-    items, samples = items_of(RNG.normal(size=(40, 2, 10)).astype(np.float32))
+    values = RNG.normal(size=(40, 2, 10)).astype(np.float32)
+    items, samples = items_of(values)
     few = robust_stats(items, samples(np.arange(40)), most_values=100)  # 5 items
-    shuffled = robust_stats(items, samples(RNG.permutation(40)), most_values=100)
+    place = RNG.permutation(40)  # another order of the rows, and of the items in the store
+    ids = np.array([f"r{number}" for number in place], dtype=object)
+    other_samples = samples_of(ids, tuple((number,) for number in range(40)), np.arange(40))
+    shuffled = robust_stats(Items(values[place], "cpu"), other_samples, most_values=100)
     assert all(torch.equal(one, other) for one, other in zip(few, shuffled, strict=True))
     assert not torch.equal(few[0], robust_stats(items, samples(np.arange(40)))[0])
     at_least_one = robust_stats(items, samples(np.arange(40)), most_values=1)
