@@ -164,13 +164,14 @@ def train(
 ) -> Run:
     """Train every unfinished fold of a config (or those given, or `all` rows as a refit) and return the run.
 
-    After `minutes`, if given, what is not finished saves itself; the run then holds the folds that are.
+    After `minutes`, if given, what is not finished saves itself; the run then holds the folds that are. With
+    `folds.within`, a second run `<name>-across` is trained on folds that hold out whole subjects.
 
     Raises:
         PodiumError: something is wrong with the config, the data or the run's name; nothing was trained.
         StopRequestedError: a signal came; the same call goes on where it stopped.
     """
-    from pipeline.stages.crossval import train_run
+    from pipeline.stages.across import train_with_subjects
     from pipeline.stages.machines import Wishes
 
     wishes = Wishes(
@@ -186,7 +187,7 @@ def train(
     )
     loaded = config(path, overrides, name)
     with display(show, loaded.experiment.folds.n_folds * len(loaded.experiment.seeds)) as report:
-        return train_run(Workspace(Path(root)), loaded, wishes, say, report, folds)
+        return train_with_subjects(Workspace(Path(root)), loaded, wishes, say, report, folds)
 
 
 def check(

@@ -386,10 +386,13 @@ def test_an_option_of_another_variant_is_never_read_and_its_variant_is_named():
         ({"model": "mlp"}, 'model: must be a block of keys, such as {name: mlp} (found: "mlp")'),
         (
             {"input": {"normalize": "mesured"}},
-            """input.normalize: "mesured" is unknown. Did you mean 'measured'? Allowed: measured, pretrained, none, """
-            "or a block {mean: ..., std: ...}",
+            """input.normalize: "mesured" is unknown. Did you mean 'measured'? Allowed: measured, robust, """
+            "pretrained, none, or a block {mean: ..., std: ...}",
         ),
-        ({"input": {"normalize": False}}, "input.normalize: false is unknown. Allowed: measured, pretrained, none, or"),
+        (
+            {"input": {"normalize": False}},
+            "input.normalize: false is unknown. Allowed: measured, robust, pretrained, none, or",
+        ),
         ({"input": {"normalize": {"mean": [1], "std": [0]}}}, "input.normalize.std[0]: must be > 0 (found: 0)"),
         ({"input": {"normalize": {"mean": [], "std": [1]}}}, "input.normalize.mean: must hold 1 or more values"),
         ({"input": {"normalize": {"mean": 1, "std": [1]}}}, "input.normalize.mean: must be a list, such as [1]"),
@@ -414,7 +417,7 @@ def test_an_option_of_another_variant_is_never_read_and_its_variant_is_named():
         ({"input": {"channels": 2}}, "input.channels: 2 is unknown. Allowed: 1, 3, 4"),
         ({"input": {"channels": "3"}}, 'input.channels: "3" is unknown. Allowed: 1, 3, 4'),
         ({"input": {"resize": "crop"}}, "input.resize: crop is never read without size:"),
-        ({"input": None}, "input: must be a block of keys, such as {size: ..., channels: ...} (found: null)"),
+        ({"input": None}, "input: must be a block of keys, such as {notch: ..., band_pass: ...} (found: null)"),
         ({"augment": {"flip": 2}}, "augment.flip: must be a block of keys, such as {horizontal: ..., vertical: ...}"),
         ({"schedule": {"name": "step"}}, "schedule.milestones: is missing (Epochs at which the rate falls)"),
         ({"augment": {"flip": {"horizontal": "yes"}}}, 'augment.flip.horizontal: must be true or false (found: "yes")'),

@@ -228,11 +228,34 @@ def test_images_with_channels_last_are_turned_and_take_the_wanted_form(tmp_path:
     assert grey.array.shape == (5, 1, 3, 4)
 
 
-def test_more_channels_than_samples_are_remarked_upon(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.zeros((3, 50, 2)))
+def test_signals_that_are_likely_turned_are_refused_until_the_task_says_what_they_are(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", RNG.normal(size=(3, 50, 2)))
+    np.save(tmp_path / "one.npy", RNG.normal(size=(1, 50, 2)))
+    turned = r"item 0: has the shape \(50, 2\), taken as \(C, T\) 50 channels of 2 samples; it looks like \(T, C\)"
+    with pytest.raises(
+        DataError, match=turned + r"\. State layout: channels_last in the task; or layout: channels_first"
+    ):
+        open_store(ArrayItems(tmp_path / "a.npy"), SIGNAL, tmp_path, report=lambda _: None)
+    with pytest.raises(DataError, match=r"one\.npy: has the shape \(50, 2\), taken as"):
+        open_store(FileItems((tmp_path / "one.npy",)), SIGNAL, tmp_path, report=lambda _: None)
+    lines: list[str] = []
+    for layout, shape in (("channels_last", (3, 2, 50)), ("channels_first", (3, 50, 2))):
+        form = StoredForm("signal", layout=layout)
+        store = open_store(ArrayItems(tmp_path / "a.npy"), form, tmp_path, report=lines.append)
+        assert store.array.shape == shape
+    assert "50 channels of 2 samples; if it is the other way round, state layout: channels_last" in lines[-1]
+
+
+def test_signals_of_about_as_many_channels_as_samples_are_only_remarked_upon(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", RNG.normal(size=(3, 50, 40)))
+    pd.DataFrame(RNG.normal(size=(3, 50)), columns=[f"c{number}" for number in range(50)]).to_csv(
+        tmp_path / "a.csv", index=False
+    )
     lines: list[str] = []
     open_store(ArrayItems(tmp_path / "a.npy"), SIGNAL, tmp_path, report=lines.append)
-    assert "50 channels of 2 samples; if it is the other way round, state layout: channels_last" in lines[-1]
+    assert "50 channels of 40 samples; if it is the other way round, state layout: channels_last" in lines[-1]
+    open_store(FileItems((tmp_path / "a.csv",)), SIGNAL, tmp_path, report=lines.append)
+    assert "50 channels of 3 samples; if it is the other way round (of a table, each column is a channel)" in lines[-1]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from pipeline.base.errors import ConfigError
@@ -21,9 +22,11 @@ def show_scores(folder: Path) -> None:
     ]
     if cv["mean"] is not None:
         spread = f"+- {cv['std']:.5f} (std over folds)" if cv["std"] is not None else ""
-        rows.append(["CV, mean of folds", "", "", cv["mean"], spread])
+        known = f"; known {cv['within']}s, in random folds" if cv.get("within") else ""
+        rows.append(["CV, mean of folds", "", "", cv["mean"], f"{spread}{known}".removeprefix("; ")])
     if cv["n_rows"]:
         rows.append(["pooled OOF", "", cv["n_rows"], cv["pooled"], cv["note"] or cv["partial"] or ""])
+    rows += _lines_of_subjects(folder, cv)
     if not rows:
         print(f"{folder}: trained on every row, so there is no CV")
         return
@@ -31,6 +34,26 @@ def show_scores(folder: Path) -> None:
     selected = "; `best` weights are selected on the fold they are scored on" if cv["weights"] == "best" else ""
     title = f"{folder}: {cv['metric']} ({direction} is better), {cv['weights']} weights{selected}"
     print_table(title, ["", "seed", "rows", cv["metric"], ""], rows)
+
+
+def _lines_of_subjects(folder: Path, cv: dict[str, Any]) -> list[list[Any]]:
+    """Return the spread over subjects and, of a split within them, the score of the run that holds out whole ones."""
+    from pipeline.base.files import read_json
+    from pipeline.records.runs import across_folder
+
+    rows: list[list[Any]] = []
+    scores = list(cv.get("subjects", {}).values())
+    if len(scores) > 1:
+        rows.append([f"OOF, mean of {len(scores)} subjects", "", "", mean(scores), f"+- {stdev(scores):.5f}"])
+    if not cv.get("within"):
+        return rows
+    other = across_folder(folder) / "cv.json"
+    if not other.is_file():
+        return [*rows, ["whole subjects held out", "", "", None, "not trained"]]
+    across = read_json(other)
+    spread = f"+- {across['std']:.5f} (std over folds)" if across["std"] is not None else ""
+    remarks = "; ".join(part for part in (spread, across["partial"], across_folder(folder).name) if part)
+    return [*rows, ["whole subjects held out", "", across["n_rows"], across["mean"], remarks]]
 
 
 def show_kind(text: str) -> Any:

@@ -6,6 +6,7 @@ prediction the items of a row are averaged.
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ from pipeline.records.rows import Strings
 
 RESIDENT_SHARE = 0.4
 """Share of the free device memory that the items may take; beyond it batches are sent one by one."""
+
+
+_MOST_VALUES = 2**23
+"""Numbers that statistics hold at a time: 64 MB in float64."""
 
 
 @dataclass(frozen=True)
@@ -205,10 +210,13 @@ class JoinedItems:
 def channel_stats(items: Items, positions: NDArray[np.int64], chunk: int = 2048) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation per channel over the given items, each (C,) float64, in stored units.
 
-    Non-finite values are left out; a constant channel gets the deviation 1.
+    Non-finite values are left out; a constant channel gets the deviation 1. At most `chunk` items are held at a time,
+    fewer where they are large.
     """
     n_channels = items.shape[0]
     totals = torch.zeros(3, n_channels, dtype=torch.float64)
+    if items.full_scale == 1:  # several copies in float64; sums of whole numbers know no order, so theirs are left
+        chunk = max(1, min(chunk, _MOST_VALUES // math.prod(items.shape)))
     for start in range(0, len(positions), chunk):
         batch = items.fetch(positions[start : start + chunk]).to("cpu").transpose(0, 1).flatten(1)
         totals += _sums_of_bytes(batch) if batch.dtype == torch.uint8 else _sums(batch.double())

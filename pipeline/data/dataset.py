@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.base.errors import DataError, listed
 from pipeline.base.progress import DisplayKind, count_progress
 from pipeline.data.batches import Items, JoinedItems
+from pipeline.data.channel_faults import describe_silent
 from pipeline.data.forms import stored_form
 from pipeline.data.sources import FileItems
 from pipeline.data.store import Store, UnreadableError, open_store
@@ -161,11 +162,16 @@ class Dataset:
                 )
         except UnreadableError as error:
             raise _with_exclude_lines(error, row_set) from None
+        silent = describe_silent(store.meta.get("silent_channels", {}), store.meta["n_items"], task.channels)
         if store.meta.get("n_nonfinite"):
-            raise DataError(
+            lines = [
                 f"{store.meta['n_nonfinite']} stored values are NaN or infinite; input.nan: channel_mean or zero fills"
-                " what is NaN, infinite values must be mended in the files"
-            )
+                " what is NaN, infinite values must be mended in the files",
+                *silent,
+            ]
+            raise DataError("\n  ".join(lines))
+        for line in silent:
+            self._say(f"note: {line}")
         return store
 
 

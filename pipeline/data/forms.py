@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import DataError, listed
-from pipeline.data.readers import Resize, convert_channels, resize_image
+from pipeline.data import preprocessing
+from pipeline.data.preprocessing import apply_steps, refuse_steps
+from pipeline.data.readers import Resize, convert_channels, resize_image, version_of
 from pipeline.records.decoding import Audio, Dicom
 from pipeline.records.experiment import Input
 from pipeline.records.record import Record
+from pipeline.records.signal_steps import SignalSteps
 from pipeline.records.task import Task
 
 Array = NDArray[Any]
@@ -45,17 +48,22 @@ class StoredForm:
     audio: Audio | None = None
     """Of images that are sound files."""
     sample_rate_hz: float | None = None
-    """Of signals that are sound files."""
+    """Of signals."""
+    steps: SignalSteps | None = None
+    """What is done to signals first; None for nothing."""
 
     def plain(self) -> dict[str, Any]:
         """Return what is not at its default, as JSON knows it: a new kind of form leaves the keys of others alone."""
         chosen = {each.name: getattr(self, each.name) for each in fields(self)}
         defaults = {each.name: each.default for each in fields(self)}
-        return {
+        kept = {
             name: value.plain() if isinstance(value, Record) else value
             for name, value in chosen.items()
             if value != defaults[name]
         }
+        if self.steps is not None:
+            kept["steps_by"] = [preprocessing.VERSION, *map(version_of, preprocessing.PACKAGES)]
+        return kept
 
 
 def stored_form(task: Task, inputs: Input, channels: int | None) -> StoredForm:
@@ -65,8 +73,14 @@ def stored_form(task: Task, inputs: Input, channels: int | None) -> StoredForm:
         task: what the files hold.
         inputs: what the model gets to see of them.
         channels: of images: 1, 3 or 4, or None for those of the first item.
+
+    Raises:
+        ConfigError: a step asks of the signals what their rate cannot give.
     """
     is_image = task.input == "image"
+    steps = None if is_image else inputs.steps
+    if steps is not None:
+        refuse_steps(steps, task.sample_rate_hz)
     return StoredForm(
         task.input,
         size=inputs.size,
@@ -80,7 +94,13 @@ def stored_form(task: Task, inputs: Input, channels: int | None) -> StoredForm:
         dicom=task.dicom if task.dicom != Dicom() else None,
         audio=task.audio,
         sample_rate_hz=None if is_image else task.sample_rate_hz,
+        steps=steps,
     )
+
+
+def stored_rate(task: Task, inputs: Input) -> float | None:
+    """Return the samples per second of the signals that are stored; None where the task does not say."""
+    return inputs.resample_hz or task.sample_rate_hz
 
 
 def laid_out(item: Array, form: StoredForm) -> Array:
@@ -106,10 +126,13 @@ def formed(item: Array, form: StoredForm, name: str) -> Array:
 
     Raises:
         DataError: it has other axes, its channels cannot be converted, or a channel to fill has no value at all.
+        ConfigError: a step does not fit a signal of this length.
     """
     item = _signal(item, name) if form.input == "signal" else _image(item, form, name)
     item = fill_nan(item, form.nan, name) if form.nan != "error" else item
     if form.input == "signal":
+        if form.steps is not None:
+            item = apply_steps(item, form.steps, form.sample_rate_hz or 1.0, name)
         return item if form.length is None else cut_or_pad(item, form.length, form.align)
     try:
         item = item if form.channels is None else convert_channels(item, form.channels)

@@ -27,6 +27,7 @@ from pipeline.base.errors import DataError, listed, nearest
 from pipeline.data import audio, dicom, jpeg
 from pipeline.data.audio import read_wave
 from pipeline.data.dicom import read_dicom
+from pipeline.data.npz import mapped_member
 from pipeline.data.number_tables import read_number_table
 from pipeline.data.tensors import load_tensor
 from pipeline.records.suffixes import (
@@ -75,11 +76,11 @@ def decoders_of(paths: Iterable[Path]) -> str:
         (AUDIO_SUFFIXES, f"audio-{_AUDIO_VERSION}", audio.PACKAGES),
     ):
         if suffixes & of_kind:
-            versions += [version, *map(_version, packages)]
+            versions += [version, *map(version_of, packages)]
     return " ".join(versions)
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
     """Return name and version of a package, which is not imported for it; `none` for one that is not there."""
     try:
         return f"{package}-{metadata.version(package)}"
@@ -134,7 +135,9 @@ def read_array(path: Path, key: str | None = None) -> Array:
 
 
 def load_array(path: Path, key: str | None = None) -> Array:
-    """Return the array of a `.npy` or `.pt` file (mapped, not loaded) or of a `.npz` file, as it lies there.
+    """Return the array of a `.npy`, `.pt` or `.npz` file as it lies there: mapped, not loaded.
+
+    Arrays of `.npz` files that are compressed or small are loaded, and checked against the checksum there.
 
     Raises:
         DataError: the file is missing, damaged or holds Python objects, or `key` is not the name of an array in it.
@@ -144,7 +147,9 @@ def load_array(path: Path, key: str | None = None) -> Array:
     try:
         if path.suffix.lower() == ".npz":
             with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-                return _member(content, path, key)
+                name = _member_name(content, path, key)
+                mapped = mapped_member(path, name)
+                return np.asarray(content[name]) if mapped is None else mapped
         whole: Array = np.lib.format.open_memmap(path, mode="r")  # it refuses Python objects
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: {_explain(error, path)}") from None
@@ -296,15 +301,15 @@ def _explain(error: Exception, path: Path) -> str:
     return f"truncated or damaged ({error})"
 
 
-def _member(content: np.lib.npyio.NpzFile, path: Path, key: str | None) -> Array:
-    """Return one array of an opened `.npz` file."""
+def _member_name(content: np.lib.npyio.NpzFile, path: Path, key: str | None) -> str:
+    """Return the name of the wanted array of an opened `.npz` file."""
     if key is None and len(content.files) == 1:
         key = content.files[0]
     if key is None:
         raise DataError(f"{path}: holds several arrays; name one with key: {listed(content.files)}")
     if key not in content.files:
         raise DataError(f"{path}: no array '{key}'.{nearest(key, content.files)} It holds: {listed(content.files)}")
-    return np.asarray(content[key])
+    return key
 
 
 _READERS: tuple[tuple[frozenset[str], Callable[[Path], Array]], ...] = (

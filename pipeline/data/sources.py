@@ -16,6 +16,7 @@ from pipeline.data.dicom import read_dicom
 from pipeline.data.forms import StoredForm, laid_out
 from pipeline.data.number_tables import read_number_table
 from pipeline.data.readers import Resize, load_array, read_image, reader_for, storable
+from pipeline.records.suffixes import ARRAY_SUFFIXES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,6 +63,8 @@ class OpenItems:
     name: Callable[[int], str]
     paths: tuple[Path, ...] = ()
     """Of files only: the file of each item."""
+    is_array: bool = False
+    """Items lie in arrays, whose axes may stand in another order than they are taken for."""
 
 
 def open_items(source: ItemSource, report: Report, form: StoredForm | None = None) -> OpenItems:
@@ -74,7 +77,10 @@ def open_items(source: ItemSource, report: Report, form: StoredForm | None = Non
         paths = source.paths
         title = f"decoding {len(paths):,} files"
         fit = None if form is None or form.size is None else (form.size, form.resize)
-        return OpenItems(len(paths), title, lambda i: _read_file(paths[i], form, fit), lambda i: str(paths[i]), paths)
+        is_array = bool(paths) and paths[0].suffix.lower() in ARRAY_SUFFIXES
+        return OpenItems(
+            len(paths), title, lambda i: _read_file(paths[i], form, fit), lambda i: str(paths[i]), paths, is_array
+        )
     if isinstance(source, PixelItems):
         report(f"reading {source.table}")
         path, array = source.table, _read_pixels(source)
@@ -87,7 +93,9 @@ def open_items(source: ItemSource, report: Report, form: StoredForm | None = Non
         item = storable(array[index], str(path))
         return item if form is None else laid_out(item, form)
 
-    return OpenItems(len(array), f"storing {len(array):,} items of {path}", read, lambda i: f"{path}: item {i}")
+    is_array = isinstance(source, ArrayItems)
+    title = f"storing {len(array):,} items of {path}"
+    return OpenItems(len(array), title, read, lambda i: f"{path}: item {i}", is_array=is_array)
 
 
 def _read_file(path: Path, form: StoredForm | None, fit: tuple[tuple[int, int], Resize] | None) -> Array:

@@ -23,9 +23,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from pipeline.base.errors import DataError, listed
+from pipeline.base.errors import DataError
 from pipeline.base.files import atomic_path, hash_json, read_json, remove_leftovers, sha256_file, write_json, write_text
-from pipeline.data.forms import StoredForm, formed, likely_layout
+from pipeline.data.alike import Kinds, check_alike, check_turned
+from pipeline.data.channel_faults import ChannelTally, SilentChannels, silent_channels
+from pipeline.data.forms import StoredForm, formed
 from pipeline.data.readers import decoders_of
 from pipeline.data.sources import FileItems, ItemSource, OpenItems, PixelItems, open_items
 
@@ -33,10 +35,12 @@ Array = NDArray[Any]
 Report = Callable[[str], None]
 Progress = Callable[[int, int], None]
 R = TypeVar("R")
+_Formed = tuple[Array, SilentChannels]
+"""An item as it is stored, and which of its channels say nothing."""
 
 _SLOW_ITEM_SEC = 5e-4  # below it, threads only fight over the interpreter: 32 px files decode no faster on two cores
+_BLOCK_BYTES = 2**23  # of the items that a thread holds; a few blocks wait for each thread
 _N_PROBES = 12
-_TYPE_ADVICE = "Save all files with one type of values."
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Store:
     folder: Path
     key: str
     meta: dict[str, Any]
-    """n_items, shape, dtype, n_nonfinite, build_sec, content_hash."""
+    """n_items, shape, dtype, n_nonfinite, silent_channels, build_sec, content_hash."""
 
 
 class UnreadableError(DataError):
@@ -168,14 +172,17 @@ class _Tally:
 
     faults: dict[int, str] = field(default_factory=dict)
     """Message per item that could not be read."""
-    kinds: dict[tuple[tuple[int, ...], str], int] = field(default_factory=dict)
+    kinds: Kinds = field(default_factory=dict)
     """First item of each (shape, type)."""
     n_nonfinite: int = 0
+    silent: ChannelTally = field(default_factory=ChannelTally)
+    """Channels of signals that say nothing, as they lie in their files."""
     last: tuple[tuple[int, ...], np.dtype[Any]] | None = None
     """Shape and type of the item before."""
 
-    def add(self, item: Array, index: int) -> None:
+    def add(self, item: Array, index: int, silent: SilentChannels) -> None:
         """Take note of one item."""
+        self.silent.add(silent)
         if self.last != (item.shape, item.dtype):
             self.last = (item.shape, item.dtype)
             self.kinds.setdefault((item.shape, item.dtype.name), index)
@@ -190,23 +197,34 @@ def _build(items: OpenItems, form: StoredForm, folder: Path, report: Report, pro
         raise DataError(f"no items to store: {items.title}")
     form = _with_channels(form, items)
 
-    def read(index: int) -> Array:
-        return formed(items.read(index), form, items.name(index))
+    def read(index: int) -> _Formed:
+        item = items.read(index)
+        # Before it is formed: filters make constant channels nearly so, and filled ones have values.
+        silent = silent_channels(item) if form.input == "signal" else SilentChannels()
+        return formed(item, form, items.name(index)), silent
 
+    check_turned(items, form)
     samples, item_sec = _probe(read, items.n)
     workers = workers if item_sec > _SLOW_ITEM_SEC else 1
-    _check_alike(samples.kinds, items, form)
+    check_alike(samples.kinds, items, form)
     for shape, dtype in samples.kinds:
         _announce(items, shape, np.dtype(dtype), folder, item_sec / workers, form, report)
-    block = min(256, max(1, int(0.05 / (item_sec + 1e-9))))  # some 50 ms of work for a thread
+    block = _items_of_block(samples.kinds, item_sec)
     with atomic_path(folder / "items.bin") as temp:
         tally = _write(read, items.n, temp, block, workers, progress)
         _check_readable(tally.faults, items, folder)
-        _check_alike(tally.kinds, items, form)
+        check_alike(tally.kinds, items, form)
     ((shape, dtype),) = tally.kinds
     meta = {"decoder": decoders_of(items.paths), "form": form.plain(), "n_items": items.n, "shape": (items.n, *shape)}
-    meta |= {"dtype": dtype, "n_nonfinite": tally.n_nonfinite, "content_hash": sha256_file(folder / "items.bin")}
+    meta |= {"dtype": dtype, "n_nonfinite": tally.n_nonfinite, "silent_channels": tally.silent.plain()}
+    meta |= {"content_hash": sha256_file(folder / "items.bin")}
     write_json(folder / "meta.json", meta | {"build_sec": round(time.perf_counter() - began, 2)})
+
+
+def _items_of_block(kinds: Kinds, item_sec: float) -> int:
+    """Return how many items a thread reads at a time: some 50 ms of work, of a bounded size."""
+    n_bytes = max((math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in kinds), default=1)
+    return max(1, min(256, int(0.05 / (item_sec + 1e-9)), _BLOCK_BYTES // max(1, n_bytes)))
 
 
 def _with_channels(form: StoredForm, items: OpenItems) -> StoredForm:
@@ -219,13 +237,14 @@ def _with_channels(form: StoredForm, items: OpenItems) -> StoredForm:
         return form  # the pass over all items will tell
 
 
-def _probe(read: Callable[[int], Array], n: int) -> tuple[_Tally, float]:
+def _probe(read: Callable[[int], _Formed], n: int) -> tuple[_Tally, float]:
     """Return what a few items all over the set look like, and the seconds that one takes."""
     tally, seconds = _Tally(), []
     for index in np.unique(np.linspace(0, n - 1, _N_PROBES).astype(int)).tolist():
         began = time.perf_counter()
         with suppress(DataError):
-            tally.add(read(index), index)
+            formed_item, silent = read(index)
+            tally.add(formed_item, index, silent)
             seconds.append(time.perf_counter() - began)
     return tally, float(np.median(seconds or [0.0]))  # not the mean: the first ones also warm up
 
@@ -253,20 +272,19 @@ def _announce(
     duration = f"{seconds} s" if seconds < 120 else f"{round(seconds / 60)} min"
     report(f"{items.title} to {'x'.join(map(str, axes))} {dtype}: {_size(n_bytes)} in {cache}, about {duration}")
     if form.input == "signal" and shape[0] > shape[1]:
-        report(
-            f"note: signals have {shape[0]} channels of {shape[1]} samples; if it is the other way round,"
-            " state layout: channels_last in the task"
-        )
+        way = " (of a table, each column is a channel)" if not items.is_array else ""
+        way = way or ", state layout: channels_last in the task"
+        report(f"note: signals have {shape[0]} channels of {shape[1]} samples; if it is the other way round{way}")
 
 
-def _write(read: Callable[[int], Array], n: int, path: Path, block: int, workers: int, progress: Progress) -> _Tally:
+def _write(read: Callable[[int], _Formed], n: int, path: Path, block: int, workers: int, progress: Progress) -> _Tally:
     """Write all items to one file in their order, and return what was met; after a fault nothing more is written.
 
     The file is written, not mapped: on a full disk a write raises, where a mapped page kills the process.
     """
     tally = _Tally()
 
-    def decode(indices: range) -> list[Array | DataError]:
+    def decode(indices: range) -> list[_Formed | DataError]:
         return [_or_error(read, index) for index in indices]
 
     with path.open("wb", buffering=2**20) as file:
@@ -275,14 +293,15 @@ def _write(read: Callable[[int], Array], n: int, path: Path, block: int, workers
                 if isinstance(result, DataError):
                     tally.faults[index] = str(result)
                     continue
-                tally.add(result, index)
+                item, silent = result
+                tally.add(item, index, silent)
                 if not tally.faults and len(tally.kinds) == 1:
-                    file.write(np.ascontiguousarray(result).data)
+                    file.write(np.ascontiguousarray(item).data)
             progress(indices.stop, n)
     return tally
 
 
-def _or_error(read: Callable[[int], Array], index: int) -> Array | DataError:
+def _or_error(read: Callable[[int], _Formed], index: int) -> _Formed | DataError:
     try:
         return read(index)
     except DataError as error:
@@ -319,33 +338,6 @@ def _check_readable(faults: dict[int, str], items: OpenItems, folder: Path) -> N
     head = f"{len(faults):,} of {items.n:,} files cannot be used; all are listed in {listing}:"
     advice = "Restore them, or leave out their training rows with exclude: in the task file."
     raise UnreadableError("\n  ".join([head, *shown]) + f"\n{advice}", tuple(items.paths[index] for index in faults))
-
-
-def _check_alike(kinds: dict[tuple[tuple[int, ...], str], int], items: OpenItems, form: StoredForm) -> None:
-    """Raise a DataError with examples when items have more than one shape or type, or nothing in them."""
-    shapes: dict[Any, int] = {}
-    dtypes: dict[Any, int] = {}
-    for (shape, dtype), index in kinds.items():
-        shapes.setdefault(shape, index)
-        dtypes.setdefault(dtype, index)
-    empty = [index for shape, index in shapes.items() if not math.prod(shape)]
-    if empty:
-        raise DataError(f"{items.name(empty[0])}: holds no values")
-    for what, found, advice in (("shapes", shapes, _shape_advice(list(shapes), form)), ("types", dtypes, _TYPE_ADVICE)):
-        if len(found) > 1:
-            examples = listed([f"{kind} ({items.name(index)})" for kind, index in found.items()], 8)
-            raise DataError(f"items have several {what} where one is needed: {examples}. {advice}")
-
-
-def _shape_advice(shapes: list[tuple[int, ...]], form: StoredForm) -> str:
-    """Return what to do about items of several shapes."""
-    if form.input == "image":
-        return "State input.size: [height, width] to bring all images to one size."
-    if likely_layout(shapes) == ("channels_last", True):
-        return "Their first axis differs, so it is time and not channels: state layout: channels_last in the task."
-    if len({shape[0] for shape in shapes}) > 1:
-        return "They differ in their channels, which cannot be mended; leave the odd ones out with exclude:."
-    return "State input.length: N to cut and pad all signals to N samples."
 
 
 def _n_cores() -> int:

@@ -59,6 +59,8 @@ def load_train(task: Task, data: Path) -> RowSet:
         names=names,
         targets=targets,
         groups=part.filled(task.group, "group:"),
+        subjects=part.filled(task.subject, "subject:"),
+        sessions=part.filled(task.session, "session:"),
         host_folds=None if host_folds is None else _whole_numbers(host_folds, part.ids, part.where),
         submission_ids=part.filled(task.submission.row_id, "submission.row_id:"),
         wanted=wanted_labels(task, data, names),
@@ -79,7 +81,10 @@ def load_test(task: Task, data: Path, names: Sequence[str], source: Source | Non
     row_id = task.submission.row_id
     has_keys = chosen is task.test or (read.table is not None and row_id in read.table.columns)
     submission_ids = read.filled(row_id, "submission.row_id:") if has_keys else None
-    return RowSet(Rows(ids=read.ids, items=read.items, names=tuple(names), submission_ids=submission_ids), read.source)
+    knows_subjects = read.table is not None and task.subject in read.table.columns
+    subjects = read.optional(task.subject, "subject:") if knows_subjects else None
+    rows = Rows(read.ids, read.items, tuple(names), subjects=subjects, submission_ids=submission_ids)
+    return RowSet(rows, read.source)
 
 
 def column(table: pd.DataFrame, name: str, where: str, role: str) -> Strings:

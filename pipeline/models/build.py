@@ -18,6 +18,7 @@ from pipeline.models.image_nets import cnn, cnn3, resnet_small
 from pipeline.models.meg_nets import meg_basic, meg_residual
 from pipeline.models.plain_nets import conv5x5, deepconv, mlp
 from pipeline.models.signal_nets import conv1d
+from pipeline.models.subjects import Subject, SubjectLayer, embedded_channels, with_subjects
 from pipeline.models.timm_nets import build_timm, is_timm_name, timm_names
 from pipeline.models.weights import load_weights
 from pipeline.records.experiment import ModelSpec
@@ -33,7 +34,7 @@ _OWN: dict[str, Builder] = {net.__name__: net for net in _NETS}
 
 
 def build_model(
-    spec: ModelSpec, in_shape: tuple[int, ...], n_outputs: int, base_folder: Path | None = None
+    spec: ModelSpec, in_shape: tuple[int, ...], n_outputs: int, base_folder: Path | None = None, n_subjects: int = 0
 ) -> nn.Module:
     """Return a new network from (B, *in_shape) to logits (B, n_outputs), in training mode, on the CPU.
 
@@ -45,6 +46,7 @@ def build_model(
         in_shape: (C, H, W) of images or (C, T) of signals.
         n_outputs: classes, labels or target values; at least 1.
         base_folder: what a relative `weights:` path starts from; the current folder when left out.
+        n_subjects: S of the task, for the option `subject` of nets for signals; see `pipeline.models.subjects`.
 
     Raises:
         ConfigError: the name or an option is unknown, a value is of the wrong type or range, or the net cannot take
@@ -61,7 +63,13 @@ def build_model(
     if weights is not None and options.get("pretrained"):
         raise ConfigError("model.weights: and model.pretrained: would overwrite one another; give one of them")
     first = () if spec.name in _OWN else (spec.name,)
-    model = builder(*first, in_shape, n_outputs, **options)
+    subject: Subject = options.pop("subject", "none")
+    if subject != "none" and not n_subjects:
+        raise ConfigError(f"model.subject: {subject} needs subjects; name their column in the task (subject:)")
+    shape = (in_shape[0] + embedded_channels(subject), *in_shape[1:])
+    model = builder(*first, shape, n_outputs, **options)
+    if subject != "none":
+        model = with_subjects(model, SubjectLayer(subject, in_shape[0], n_subjects))
     if weights is not None:
         report = load_weights(model, (base_folder or Path()) / weights)
         _log.log(logging.WARNING if report.is_poor else logging.INFO, report.text())
@@ -85,7 +93,8 @@ def check_options(name: str, builder: Builder, options: Mapping[str, Any]) -> di
 
     Args:
         name: of the model, for messages.
-        builder: a function whose keyword-only parameters are the options; `weights` is allowed beside them.
+        builder: a function whose keyword-only parameters are the options; `weights` is allowed beside them, and
+            `subject` of nets for signals.
         options: plain YAML values.
 
     Raises:
@@ -128,6 +137,8 @@ def _options_record(name: str, builder: Builder) -> type[Record]:
         for key, parameter in inspect.signature(builder).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
+    if builder in _SIGNAL_NETS:
+        fields["subject"] = (Subject, "none")
     return create_model(f"options of {name}", __base__=Record, **fields, weights=(str | None, None))
 
 

@@ -93,10 +93,30 @@ def cv_summary(
         "std": float(np.std(means, ddof=1)) if len(means) > 1 else None,
         "pooled": pooled,
         "note": note,
+        "subjects": {} if oof is None else scores_of_subjects(oof, rows, metric),
         "n_rows": 0 if oof is None else len(oof),
         "n_folds": n_folds,
         "n_done": len({line["fold"] for line in lines}),
     }
+
+
+def scores_of_subjects(oof: Predictions, rows: Rows, metric: Metric) -> dict[str, float]:
+    """Return the score of each subject's rows in the OOF predictions, by name; none without a column of subjects.
+
+    Subjects on whose rows the metric is undefined are left out.
+    """
+    if rows.subjects is None:
+        return {}
+    subject_of = dict(zip(rows.ids, rows.subjects, strict=True))
+    subjects = np.array([subject_of[row_id] for row_id in oof.ids], dtype=object)
+    scores = {}
+    for name in sorted(set(subjects)):
+        here = np.flatnonzero(subjects == name)
+        part = replace(oof, ids=oof.ids[here], values=oof.values[here], fold=None)
+        score, _ = score_or_note(part, rows, metric)
+        if score is not None:
+            scores[str(name)] = score
+    return scores
 
 
 def score_or_note(predictions: Predictions, rows: Rows, metric: Metric) -> tuple[float | None, str | None]:

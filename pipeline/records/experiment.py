@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from pipeline.records.augmentation import Augment, MixSpec
 from pipeline.records.record import BLOCK, BY_FORM, WORD, Block, Distinct, Names, Record
+from pipeline.records.signal_steps import SignalSteps
 from pipeline.records.unlabelled import ConsistencySpec, PseudoSpec
 from pipeline.records.views import Views
 
@@ -37,7 +38,10 @@ class FoldSpec(Record):
     scheme: Literal["auto", "plain", "stratified", "group", "stratified_group", "multilabel", "quantile", "column"] = (
         "auto"
     )
-    """`auto`: by the kind of target, with groups where the task names a group column."""
+    """`auto`: by the kind of target, with groups where the task names a column of groups, subjects or sessions."""
+    within: Literal["subject", "session"] | None = None
+    """Deal the trials of each subject (its sessions, where the task names them, kept whole) or session over all folds.
+    Such a score is that of known subjects; the run then also holds out whole ones, and shows both scores."""
     n_folds: int = Field(default=5, ge=2)
     """How many folds; with the scheme `column`, what the column must hold."""
     seed: int = 0
@@ -72,7 +76,7 @@ class Gradual(Record):
     """Sides are rounded to multiples of this, so that few sizes occur."""
 
 
-class Input(Record):
+class Input(SignalSteps):
     """What the model gets to see of an item."""
 
     size: Annotated[Block[Size], BeforeValidator(_square)] = None
@@ -89,9 +93,12 @@ class Input(Record):
     nan: Literal["error", "channel_mean", "zero"] = "error"
     """What becomes of values that are missing (NaN): refused, the mean of their channel in the same item, or 0."""
     normalize: Annotated[
-        Annotated[Literal["measured", "pretrained", "none"], WORD] | Annotated[ChannelStats, BLOCK], BY_FORM
+        Annotated[Literal["measured", "robust", "pretrained", "none"], WORD] | Annotated[ChannelStats, BLOCK], BY_FORM
     ] = "measured"
-    """Mean and deviation per channel: of the fold's own training part, of the pretrained model, or as given."""
+    """Mean and deviation per channel: of the fold's own training part, of the pretrained model, or as given; `robust`:
+    median and interquartile range / 1.349 of the training part, which single large values hardly move."""
+    clip: Block[Positive] = None
+    """Signals: normalised values are cut to -clip..clip."""
 
     gradual: Block[Gradual] = None
     """Images: train on smaller ones first; prediction always sees the full size."""

@@ -23,6 +23,7 @@ from pipeline.base.files import hash_json, read_json, write_json, write_text
 from pipeline.records.experiment import FoldSpec
 from pipeline.records.rows import Rows, Strings
 from pipeline.records.splitters import deal_rows, quantile_bins
+from pipeline.records.subjects import Within, balanced_units, kept_whole, refuse_few_subjects
 from pipeline.records.task import Kind
 
 if TYPE_CHECKING:
@@ -114,14 +115,15 @@ def make_folds(rows: Rows, kind: Kind, spec: FoldSpec) -> Folds:
         ConfigError: the scheme does not fit the kind, needs groups or a fold column, or has too few rows or groups.
     """
     order = np.argsort(rows.ids, kind="stable")
-    groups = grouping(rows)
+    groups = grouping(rows, spec.within)
     scheme = resolve_scheme(spec.scheme, kind, groups is not None)
     if scheme == "column":
         fold = _host_folds(rows, spec)[order]
     else:
-        strata = _strata(rows, kind, scheme, spec)
-        strata, groups = (None if array is None else array[order] for array in (strata, groups))
-        fold = deal_rows(scheme, strata, groups, len(rows), spec.n_folds, spec.seed, spec.holdout_frac)
+        refuse_few_subjects(rows, scheme, spec)
+        strata, units = _strata(rows, kind, scheme, spec), balanced_units(rows, spec.within)
+        strata, groups, units = (None if array is None else array[order] for array in (strata, groups, units))
+        fold = deal_rows(scheme, strata, groups, len(rows), spec.n_folds, spec.seed, spec.holdout_frac, units)
     name = table_name(spec, scheme)
     library = f"scikit-learn {version('scikit-learn')}"
     return Folds(name, rows.ids[order], fold, {**spec.plain(), "resolved": scheme}, library)
@@ -130,7 +132,8 @@ def make_folds(rows: Rows, kind: Kind, spec: FoldSpec) -> Folds:
 def table_name(spec: FoldSpec, scheme: str) -> str:
     """Return the name of a spec's table, whose scheme is resolved: what the spec states, else what it is made of."""
     duplicates = "" if spec.duplicates == "off" else f"-{spec.duplicates}"
-    return spec.name or f"{scheme}{spec.n_folds}-seed{spec.seed}{duplicates}"
+    within = "" if spec.within is None else f"-within_{spec.within}"
+    return spec.name or f"{scheme}{spec.n_folds}-seed{spec.seed}{duplicates}{within}"
 
 
 def check_folds(folds: Folds, rows: Rows, kind: Kind) -> list[str]:
@@ -146,7 +149,8 @@ def check_folds(folds: Folds, rows: Rows, kind: Kind) -> list[str]:
     if folds.n_folds < 2 or not sizes.all():
         empty = listed(np.flatnonzero(sizes == 0)) or "all but one"
         raise DataError(f"folds '{folds.name}': no row in fold {empty}; use fewer folds, another seed or scheme")
-    _refuse_straddling(folds.name, grouping(rows), fold)
+    within = folds.spec.get("within")
+    _refuse_straddling(folds.name, grouping(rows, within), fold, kept_whole(rows, within) is not None)
     notes = [f"{(fold == HOLDOUT).sum()} rows are the holdout (fold -2)"] if (fold == HOLDOUT).any() else []
     notes += [f"{(fold == ALWAYS_TRAIN).sum()} rows always train (fold -1)"] if (fold == ALWAYS_TRAIN).any() else []
     if sizes.max() > 1.2 * sizes.min() + 1:
@@ -219,11 +223,17 @@ def load_folds(path: Path) -> Folds:
     return folds
 
 
-def grouping(rows: Rows) -> Strings | None:
-    """Return what no two folds may share, (N,): the groups, rows that are submitted as one, or both merged; or None."""
+def grouping(rows: Rows, within: Within = None) -> Strings | None:
+    """Return what no two folds may share, (N,): groups, subjects, rows that are submitted as one, all merged; or None.
+
+    Args:
+        rows: labelled.
+        within: whose rows may stand in several folds; see `kept_whole`.
+    """
     shared = rows.submission_ids
     is_shared = shared is not None and len(np.unique(shared)) < len(shared)
-    return merge_groups(rows.groups, shared if is_shared else None)
+    groups = merge_groups(rows.groups, kept_whole(rows, within))
+    return merge_groups(groups, shared if is_shared else None)
 
 
 def merge_groups(groups: Strings | None, shared: Strings | None) -> Strings | None:
@@ -303,7 +313,7 @@ def _host_folds(rows: Rows, spec: FoldSpec) -> Ints:
     return np.where(rows.host_folds < 0, rows.host_folds, np.searchsorted(numbers, rows.host_folds))
 
 
-def _refuse_straddling(name: str, groups: Strings | None, fold: Ints) -> None:
+def _refuse_straddling(name: str, groups: Strings | None, fold: Ints, keeps_subjects: bool) -> None:
     if groups is None:
         return
     names, of_group = np.unique(groups, return_inverse=True)
@@ -314,7 +324,7 @@ def _refuse_straddling(name: str, groups: Strings | None, fold: Ints) -> None:
         raise LeakError(
             f"folds '{name}': {len(torn)} groups stand in more than one fold, such as '{names[torn[0]]}' in {where}; "
             "use folds.scheme group or stratified_group, or remove what groups them (group: of the task, or "
-            "folds.duplicates)"
+            f"folds.duplicates){'; folds.within asks for a random split within subjects' if keeps_subjects else ''}"
         )
 
 

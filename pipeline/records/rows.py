@@ -36,6 +36,10 @@ class Rows:
     """None where the rows are not labelled."""
     groups: Strings | None = None
     """(N,) what no two folds may share; None without a group column."""
+    subjects: Strings | None = None
+    """(N,) whom each row was recorded from; None without such a column."""
+    sessions: Strings | None = None
+    """(N,) the session of each recording; None without such a column."""
     host_folds: NDArray[np.int64] | None = None
     """(N,) the host's own fold numbers; None without such a column."""
     submission_ids: Strings | None = None
@@ -60,6 +64,8 @@ class Rows:
             items=tuple(self.items[position] for position in positions),
             targets=of(self.targets),
             groups=of(self.groups),
+            subjects=of(self.subjects),
+            sessions=of(self.sessions),
             host_folds=of(self.host_folds),
             submission_ids=of(self.submission_ids),
         )

@@ -29,6 +29,7 @@ from pipeline.records.config import Config, difference, validate
 from pipeline.records.experiment import Experiment, FoldSpec
 from pipeline.records.folds import Folds, resolve_scheme, table_name
 from pipeline.records.machine import Machine
+from pipeline.records.subjects import keeps_whole
 from pipeline.records.task import Task
 
 FoldName = int | Literal["all"]
@@ -51,6 +52,7 @@ class Workspace:
     def folds(self, task: Task, spec: FoldSpec) -> Path:
         """Return the path of the fold table that a spec names."""
         has_groups = bool(task.group or task.submission.row_id or spec.duplicates != "off")
+        has_groups = has_groups or keeps_whole(task, spec.within)
         scheme = resolve_scheme(spec.scheme, task.kind, has_groups)
         return self.root / "folds" / task.name / f"{table_name(spec, scheme)}.csv"
 
@@ -217,6 +219,11 @@ def start_run(
 def config_hash(experiment: Experiment) -> str:
     """Return the hash of everything that an experiment decides."""
     return hash_json(experiment.plain())
+
+
+def across_folder(folder: Path) -> Path:
+    """Return where the run lies that holds out whole subjects, beside the run of a split within them."""
+    return folder.with_name(f"{folder.name}-across")
 
 
 def versions() -> dict[str, str]:

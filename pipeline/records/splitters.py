@@ -26,6 +26,7 @@ def deal_rows(
     n_folds: int,
     seed: int,
     holdout_frac: float = 0.0,
+    balanced: NDArray[Any] | None = None,
 ) -> Ints:
     """Return the fold of each row, (N,): 0..F-1, -2 for the holdout, -1 where a class has no other row or group.
 
@@ -37,6 +38,7 @@ def deal_rows(
         n_folds: F, >= 2.
         seed: any whole number; another one gives another split.
         holdout_frac: share of rows for fold -2, in [0, 1); met within a row per class, or as groups allow.
+        balanced: (N,) what is dealt evenly within each class or bin too, such as subjects; labels know none of it.
 
     Raises:
         ConfigError: fewer rows, groups or members of the largest class than folds.
@@ -50,6 +52,8 @@ def deal_rows(
         free = np.flatnonzero(fold == 0)
         fold[free[_holdout(scheme, _take(strata, free), units[free], holdout_frac, seed)]] = -2
         fold[lone_rows(guarded, units, fold == 0)] = -1
+    if balanced is not None and strata is not None and strata.ndim == 1:
+        strata = _pairs(strata, by_appearance(balanced), n_folds)
     free = np.flatnonzero(fold == 0)
     fold[free] = _deal(scheme, _take(strata, free), units[free], n_folds, seed)
     return fold
@@ -183,6 +187,12 @@ def _splitter(scheme: str, n_folds: int, seed: int) -> Any:
         "stratified_group": StratifiedGroupKFold,
     }
     return kinds[scheme](n_splits=n_folds, shuffle=True, random_state=seed)
+
+
+def _pairs(strata: NDArray[Any], units: Ints, n_folds: int) -> Ints:
+    """Return a class for each pair of a class and a unit; the classes alone where no pair has a row for each fold."""
+    pairs = by_appearance(np.unique(np.stack([strata, units], axis=1), axis=0, return_inverse=True)[1].reshape(-1))
+    return pairs if np.bincount(pairs).max() >= n_folds else np.asarray(strata, dtype=np.int64)
 
 
 def _take(strata: NDArray[Any] | None, rows: Ints) -> NDArray[Any] | None:

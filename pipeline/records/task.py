@@ -181,6 +181,11 @@ class Task(Record):
     """Ordinal only: the expected grade of a softmax, or one regressed value."""
     group: str | None = None
     """A column that no two folds may share a value of (patient, subject, session)."""
+    subject: str | None = None
+    """The column that says whom a row was recorded from: no two folds share one, unless `folds.within` asks for it."""
+    session: str | None = None
+    """The column of the recording session; kept whole like subjects, and within them. Numbers may start anew with each
+    subject."""
     fold_column: str | None = None
     """A column with the host's own folds, for the fold scheme `column`."""
     sample_rate_hz: float | None = Field(default=None, gt=0)
@@ -255,7 +260,8 @@ def _readers(task: Task) -> Iterator[tuple[str, bool, str]]:
         yield "first_id", task.id is None or None in tables, "where rows are numbered, and id: names a column"
     if task.id is not None:
         yield "id", any(tables), "with a table, and there is none"
-    for key, name in (("group", task.group), ("fold_column", task.fold_column), ("submission.row_id", spec.row_id)):
+    columns = {"group": task.group, "subject": task.subject, "session": task.session, "fold_column": task.fold_column}
+    for key, name in (*columns.items(), ("submission.row_id", spec.row_id)):
         if name is not None:
             yield key, task.train.table is not None, "with train.table, which is not given"
     for key, source in (("test.labels", task.test), ("unlabelled.labels", task.unlabelled)):

@@ -154,7 +154,7 @@ def predict_run(
     with threads(run.machine.threads):
         for unit in units:
             model, scaling, digest = load_unit(run, unit, data.train.rows, items)
-            parts.append(predict_unit(run, unit, rows, items, model, scaling, digest, StopFlag()))
+            parts.append(predict_unit(run, unit, rows, items, model, scaling, digest, StopFlag(), data.train.rows))
     path = out or run.folder / "test.parquet"
     save_predictions(path, _marked(mean_predictions(parts), run, _partial_note(run, units)))
     return path
@@ -173,6 +173,7 @@ def finish_run(workspace: Workspace, run: Run, rows: Rows | None = None) -> dict
         oof = None if run.is_refit or not done else _oof(run, done)
         partial = _partial_note(run, done)
         cv = score_run(run, oof, rows, metric) | {"partial": partial, "weights": run.experiment.train.weights}
+        cv |= {"within": run.experiment.folds.within}
         if tests:
             save_predictions(run.folder / "test.parquet", _marked(mean_predictions(tests), run, partial))
         if oof is not None:

@@ -178,7 +178,8 @@ def _unit_predictions(workspace: Workspace, run: Run, wanted: Wanted, say: Say) 
 def _predict_all(run: Run, unit: Unit, data: Dataset) -> Predictions:
     sets = data.unlabelled_sets(run.machine.device)
     model, scaling, digest = load_unit(run, unit, data.train.rows, sets[0][1])
-    parts = [predict_unit(run, unit, rows, items, model, scaling, digest, StopFlag()) for rows, items in sets]
+    labelled = data.train.rows
+    parts = [predict_unit(run, unit, rows, items, model, scaling, digest, StopFlag(), labelled) for rows, items in sets]
     ids = np.concatenate([part.ids for part in parts])
     return replace(parts[0], ids=ids, values=np.concatenate([part.values for part in parts]))
 

@@ -32,6 +32,7 @@ from pipeline.blending.soup import (
 )
 from pipeline.data.batches import Items, even_slices, samples_of
 from pipeline.data.dataset import Dataset
+from pipeline.models.subjects import add_subjects
 from pipeline.models.weights import read_model_meta, read_weights, save_weights
 from pipeline.records.cv import metric_of, score_or_note
 from pipeline.records.folds import Folds, load_folds
@@ -54,6 +55,7 @@ from pipeline.training.few_rows import few_rows
 from pipeline.training.history import write_history
 from pipeline.training.recipe import laid_out, new_model
 from pipeline.training.scaling import Scaling, prepare
+from pipeline.training.subjects import subjects_of
 from pipeline.training.unit import MODEL, SCALING, dataset_of, predict_unit
 
 How = Literal["uniform", "greedy"]
@@ -150,7 +152,7 @@ class _Bench:
 
     def predict(self, model: nn.Module, rows: Rows, items: Items, digest: str) -> Predictions:
         """Return the predictions of the net as training makes them."""
-        return predict_unit(self.run, self.unit, rows, items, model, self.scaling, digest, StopFlag())
+        return predict_unit(self.run, self.unit, rows, items, model, self.scaling, digest, StopFlag(), self.rows)
 
     def score(self, state: State) -> float:
         """Return the score of weights on the fold, higher is better."""
@@ -165,16 +167,21 @@ class _Bench:
 
     def _inputs(self) -> Iterator[Tensor]:
         """Yield the training items as they are at prediction, in batches of training's size."""
-        positions = samples_of(self.rows.ids, self.rows.items, self.train).item
-        for part in even_slices(len(positions), self.run.experiment.train.batch_size):
-            yield prepare(self.items.fetch(positions[part]), self.scaling, self.run.machine.channels_last)
+        samples = samples_of(self.rows.ids, self.rows.items, self.train)
+        subjects = subjects_of(self.run.experiment, self.rows, self.rows)
+        for part in even_slices(len(samples), self.run.experiment.train.batch_size):
+            inputs = prepare(self.items.fetch(samples.item[part]), self.scaling, self.run.machine.channels_last)
+            if subjects is not None:
+                number = torch.from_numpy(subjects.number[samples.row[part]])
+                inputs = add_subjects(inputs, number, subjects.n_subjects)
+            yield inputs
 
 
 def _bench(run: Run, unit: Unit, pot: Sequence[Ingredient], data: Dataset, items: Items, folds: Folds) -> _Bench:
     rows = data.train.rows
     train, heldout = folds.split(unit.fold)
     train = few_rows(rows, train, run.experiment.train.n_rows, unit.seed)
-    held = Rows(rows.ids[heldout], tuple(rows.items[row] for row in heldout), rows.names)
+    held = replace(rows.at(heldout), targets=None)
     states, scalings = zip(*(_weights_of(each) for each in pot), strict=True)
     if unit.fold != "all":
         _require_same_scaling(pot, scalings)
@@ -219,7 +226,7 @@ def _save(bench: _Bench, soup: Soup, pot: Sequence[Ingredient], model: nn.Module
         "lineage": lineage_of(bench.unit.fold, run.record["folds"]["hash"]),
     }
     weights = {f"{MODEL}{name}": tensor for name, tensor in model.state_dict().items()}
-    scaling = {f"{SCALING}{name}": tensor for name, tensor in vars(bench.scaling).items()}
+    scaling = {f"{SCALING}{name}": tensor for name, tensor in bench.scaling.tensors.items()}
     return save_weights(path, {**weights, **scaling}, meta)
 
 

@@ -15,9 +15,10 @@ import torch
 from pipeline.base.errors import ConfigError, DataError, MismatchError, listed
 from pipeline.records.config import difference
 from pipeline.records.runs import Run, Unit
+from pipeline.records.signal_steps import SignalSteps
 from pipeline.training.origins import start_weights
 
-SEEN_BY_MODEL = ("size", "channels", "resize", "normalize")
+SEEN_BY_MODEL = ("size", "channels", "resize", "normalize", "clip", *SignalSteps.model_fields)
 """Keys of `input:` that decide what a net gets to see when it predicts."""
 
 MakeStart = Callable[["Ingredient"], dict[str, torch.Tensor]]

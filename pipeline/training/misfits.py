@@ -16,11 +16,13 @@ from pipeline.augment.limits import refuse_image_augment
 from pipeline.augment.resize import grown_size
 from pipeline.augment.signals import refuse_signal_augment
 from pipeline.base.errors import ConfigError
+from pipeline.data.forms import stored_rate
 from pipeline.records.augmentation import Augment
 from pipeline.records.cv import is_value
 from pipeline.records.experiment import Experiment, Input
 from pipeline.records.rows import Rows
 from pipeline.records.runs import FoldName
+from pipeline.records.signal_steps import SignalSteps
 from pipeline.records.task import Task
 from pipeline.training.layers import frozen_names, movable_names
 from pipeline.training.losses import build_loss
@@ -80,7 +82,7 @@ def training_shapes(
     if len(in_shape) != 3:
         for key, each in _augments(experiment).items():
             with _named(key):
-                refuse_signal_augment(each, (in_shape[0], in_shape[1]), task.sample_rate_hz)
+                refuse_signal_augment(each, (in_shape[0], in_shape[1]), stored_rate(task, experiment.input))
         return shapes
     recipe = recipe_of(augment, in_shape, full_scale)
     trained = recipe.out_shape if recipe else in_shape
@@ -132,7 +134,7 @@ def refuse_misfits(task: Task, experiment: Experiment) -> None:
             if getattr(augment, name):
                 raise ConfigError(f"{key}.{name}: is never read, because the task's input is `{task.input}`")
     _refuse_unlabelled(task, experiment)
-    of_signals = {"length", "align"}
+    of_signals = {"length", "align", "clip", *SignalSteps.model_fields}
     others = of_signals if task.input == "image" else set(Input.model_fields) - of_signals - {"normalize", "nan"}
     if written := others & experiment.input.model_fields_set:
         raise ConfigError(f"input.{min(written)}: is never read, because the task's input is `{task.input}`")

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.data.batches import Items, Samples, batches_of
+from pipeline.models.subjects import add_subjects
 from pipeline.records.machine import Machine
 from pipeline.records.views import View
 from pipeline.training.device import autocast
 from pipeline.training.scaling import Scaling, prepare
+from pipeline.training.subjects import SubjectsOfRows
 from pipeline.training.views import apply_view, average_views
 
 
@@ -27,6 +29,7 @@ def predict_logits(
     machine: Machine,
     batch_size: int,
     check_stop: Callable[[], None] = lambda: None,
+    subjects: SubjectsOfRows | None = None,
 ) -> Tensor:
     """Return logits (M, K) float32 on the device for the items at `positions` as they are, without views.
 
@@ -34,8 +37,10 @@ def predict_logits(
 
     Args:
         check_stop: called before each batch; raises when the work was asked to stop.
+        subjects: whose each item is, (M,) in the order of `positions`, for a model that asks for it.
     """
-    views = _batches_of_views(model, items, positions, scaling, machine, batch_size, ("identity",), check_stop)
+    one: tuple[View, ...] = ("identity",)
+    views = _batches_of_views(model, items, positions, scaling, machine, batch_size, one, check_stop, subjects)
     return torch.cat([logits[0] for logits in views])
 
 
@@ -51,6 +56,7 @@ def predict_views(
     average: Literal["probs", "logits"],
     activate: Callable[[Tensor], Tensor],
     check_stop: Callable[[], None] = lambda: None,
+    subjects: SubjectsOfRows | None = None,
 ) -> Tensor:
     """Return probabilities or standardised values, (M, K) float32 on the device, averaged over the views of each item.
 
@@ -59,8 +65,9 @@ def predict_views(
         average: see `average_views`.
         activate: logits to probabilities or standardised values.
         check_stop: called before each batch; raises when the work was asked to stop.
+        subjects: whose each item is, as in `predict_logits`.
     """
-    batches = _batches_of_views(model, items, positions, scaling, machine, batch_size, views, check_stop)
+    batches = _batches_of_views(model, items, positions, scaling, machine, batch_size, views, check_stop, subjects)
     return average_views([torch.cat(logits) for logits in zip(*batches, strict=True)], average, activate)
 
 
@@ -89,6 +96,7 @@ def _batches_of_views(
     batch_size: int,
     views: Sequence[View],
     check_stop: Callable[[], None],
+    subjects: SubjectsOfRows | None,
 ) -> Iterator[list[Tensor]]:
     """Yield the logits (B, K) float32 of every view, for one batch of items after another; each is fetched once."""
     was_training = model.training
@@ -100,6 +108,8 @@ def _batches_of_views(
             logits = []
             for view in views:
                 inputs = prepare(apply_view(stored, view), scaling, machine.channels_last)
+                if subjects is not None:
+                    inputs = add_subjects(inputs, torch.from_numpy(subjects.number[part]), subjects.n_subjects)
                 with autocast(machine.device, machine.precision):
                     logits.append(model(inputs).float())
             yield logits

@@ -23,12 +23,14 @@ from pipeline.augment.resize import grown_size, resize_images
 from pipeline.augment.signals import augment_signals
 from pipeline.base.keyed import make_key, seeded
 from pipeline.data.batches import Items
+from pipeline.data.forms import stored_rate
 from pipeline.models.build import build_model
 from pipeline.records.augmentation import Augment
 from pipeline.records.experiment import Experiment, LossSpec, ModelSpec
 from pipeline.records.machine import Machine
 from pipeline.records.rows import Rows
 from pipeline.records.runs import FoldName
+from pipeline.records.subjects import subject_names
 from pipeline.records.task import Task
 from pipeline.training.ema import Ema
 from pipeline.training.losses import Loss, activate, build_loss, n_outputs
@@ -139,7 +141,8 @@ def _inputs(
     of a channel, so that silence and turned signs know no offset.
     """
     if len(items.shape) != 3:
-        return lambda batch, draw, _, __: augment_signals(prepare(batch, scaling), augment, draw, task.sample_rate_hz)
+        rate_hz = stored_rate(task, experiment.input)
+        return lambda batch, draw, _, __: augment_signals(prepare(batch, scaling), augment, draw, rate_hz)
 
     def inputs(batch: Tensor, draw: Draw, lasting: Draw, epoch: int) -> Tensor:
         changed = augment_images(batch, augment, draw, lasting, epoch, items.full_scale)
@@ -152,7 +155,8 @@ def _inputs(
 def new_model(task: Task, spec: ModelSpec, in_shape: tuple[int, ...], rows: Rows, seed: int) -> nn.Module:
     """Return a model with the initial weights that the seed gives, or those of the file that it names."""
     with seeded(make_key("init", seed)):
-        return build_model(spec, in_shape, n_outputs(task.kind, rows.names, task.ordinal), Path())
+        n_subjects = len(subject_names(rows))
+        return build_model(spec, in_shape, n_outputs(task.kind, rows.names, task.ordinal), Path(), n_subjects)
 
 
 def _bare(spec: LossSpec | None) -> LossSpec | None:

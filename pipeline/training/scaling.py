@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pipeline.augment.pieces import in_pieces
 from pipeline.base.errors import ConfigError
 from pipeline.data.batches import Items, channel_stats, samples_of
+from pipeline.data.robust import robust_stats
 from pipeline.models.fast_nets import Measured
 from pipeline.models.timm_nets import pretrained_stats
 from pipeline.records.experiment import ChannelStats, Experiment, ValueLoss
@@ -35,27 +36,40 @@ class Scaling:
     """(T,) of the regression targets; zeros otherwise."""
     target_std: Tensor
     """(T,) of the regression targets; ones otherwise."""
-    log_target: Tensor = field(default_factory=lambda: torch.zeros(()))
-    """1 where mean and deviation are those of log(1 + y), else 0; a tensor, as it is saved with the others."""
+    clip: Tensor | None = None
+    """() largest size of a normalised value; None for no limit."""
+    log_target: Tensor | None = None
+    """() there, and 1, where mean and deviation of the targets are those of log(1 + y)."""
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What is there, by name: `Scaling(**tensors)` is the same."""
+        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
 
     def standardised(self, values: Tensor) -> Tensor:
         """Return targets (N, T) in their own units as the loss sees them."""
-        values = values.log1p() if self.log_target else values
+        values = values if self.log_target is None else values.log1p()
         return (values - self.target_mean) / self.target_std
 
     def in_units(self, outputs: Tensor) -> Tensor:
         """Return what a model gives for targets, (N, T), in their own units; probabilities stay as they are."""
         values = outputs * self.target_std.to(outputs.dtype) + self.target_mean.to(outputs.dtype)
-        return values.expm1().clamp(min=0) if self.log_target else values
+        return values if self.log_target is None else values.expm1().clamp(min=0)
 
 
 def prepare(batch: Tensor, scaling: Scaling, is_channels_last: bool = True) -> Tensor:
-    """Return stored items (B, C, ...) as the model sees them: float32, normalised, images in the asked layout."""
+    """Return stored items (B, C, ...) as the model sees them: float32, normalised, clipped, in the asked layout."""
     shape = (1, -1) + (1,) * (batch.ndim - 2)
     mean, std = scaling.mean.view(shape), scaling.std.view(shape)
     layout = torch.channels_last if batch.ndim == 4 and is_channels_last else torch.contiguous_format
     inputs = torch.empty(batch.shape, dtype=torch.float32, device=batch.device, memory_format=layout)
-    return in_pieces(lambda part: part.to(torch.float32, copy=True).sub_(mean).div_(std), batch, into=inputs)
+    limit = scaling.clip
+
+    def normalise(part: Tensor) -> Tensor:
+        normalised = part.to(torch.float32, copy=True).sub_(mean).div_(std)
+        return normalised if limit is None else normalised.clamp_(-limit, limit)
+
+    return in_pieces(normalise, batch, into=inputs)
 
 
 def measure_scaling(task: Task, experiment: Experiment, rows: Rows, items: Items, train: NDArray[np.int64]) -> Scaling:
@@ -71,14 +85,12 @@ def measure_scaling(task: Task, experiment: Experiment, rows: Rows, items: Items
             values = values.log1p()
         target_mean = values.mean(0)
         target_std = torch.where(values.std(0, correction=0) > 0, values.std(0, correction=0), 1.0)
-    device = items.device
-    return Scaling(
-        mean.float().to(device),
-        std.float().to(device),
-        target_mean.float().to(device),
-        target_std.float().to(device),
-        torch.tensor(float(is_log), device=device),
-    )
+    measured = {"mean": mean, "std": std, "target_mean": target_mean, "target_std": target_std}
+    if experiment.input.clip is not None:
+        measured["clip"] = torch.tensor(experiment.input.clip)
+    if is_log:
+        measured["log_target"] = torch.ones(())
+    return Scaling(**{name: tensor.float().to(items.device) for name, tensor in measured.items()})
 
 
 def measure_model(model: nn.Module, items: Items, rows: Rows, train: NDArray[np.int64], scaling: Scaling) -> None:
@@ -104,7 +116,8 @@ def soft_targets(task: Task, rows: Rows, scaling: Scaling) -> Tensor:
         return targets.float()[:, None]
     if task.kind == "regression" or task.ordinal == "regression":
         return scaling.standardised(targets.float().reshape(len(rows), -1))
-    return nn.functional.one_hot(targets, len(rows.names)).float()
+    # Not `one_hot`, whose int64 would take twice the memory of the result beside it.
+    return torch.zeros(len(rows), len(rows.names), device=targets.device).scatter_(1, targets[:, None], 1.0)
 
 
 def hard_labels(rows: Rows) -> NDArray[np.int64]:
@@ -129,6 +142,8 @@ def _item_scaling(experiment: Experiment, rows: Rows, items: Items, train: NDArr
         mean, std = pretrained_stats(experiment.model.name)
         scale = 65535.0 if items.is_uint16 else 255.0
         return _per_channel(mean, n_channels, "mean") * scale, _per_channel(std, n_channels, "std") * scale
+    if how == "robust":
+        return robust_stats(items, samples_of(rows.ids, rows.items, train))
     # Each item once, in the order of the rows: the last bits of the sums then do not depend on the store's order.
     positions = list(dict.fromkeys(item for row in train for item in rows.items[row]))
     return channel_stats(items, np.array(positions, dtype=np.int64))

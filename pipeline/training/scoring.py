@@ -26,6 +26,7 @@ from pipeline.training.ema import swapped
 from pipeline.training.predict import average_items, predict_logits
 from pipeline.training.recipe import Parts
 from pipeline.training.state import State
+from pipeline.training.subjects import SubjectsOfRows
 from pipeline.training.unlabelled import Unlabelled
 
 MAX_BAD_STEPS = 3
@@ -58,6 +59,8 @@ class UnitData:
     """The same of the rows that are learnt from, where the experiment asks for it."""
     unlabelled: Unlabelled | None = None
     """Rows without labels that it learns from too."""
+    subjects: SubjectsOfRows | None = None
+    """Whose each row is, where the model asks for it."""
     lineage: Mapping[str, Any] = field(default_factory=dict)
     """Which fold it leaves out, as written beside every weight file that a later run may start from."""
 
@@ -107,7 +110,14 @@ def score_epoch(
         averaged = experiment.train.weights == "ema"
         with swapped(parts.model, parts.ema.state()) if parts.ema and averaged else nullcontext():
             logits = predict_logits(
-                parts.model, unit.items, unit.heldout.item, parts.scaling, machine, experiment.predict.batch_size, stop
+                parts.model,
+                unit.items,
+                unit.heldout.item,
+                parts.scaling,
+                machine,
+                experiment.predict.batch_size,
+                stop,
+                None if unit.subjects is None else unit.subjects.at(unit.heldout.row),
             )
         targets = unit.targets[torch.from_numpy(unit.heldout.row).to(unit.targets.device)]
         with torch.inference_mode():

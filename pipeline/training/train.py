@@ -25,6 +25,7 @@ from pipeline.base.progress import Event
 from pipeline.data.batches import EpochOrder, draws_of, even_slices, seeds_of
 from pipeline.data.stream import Stream
 from pipeline.models.max_norm import Constrained
+from pipeline.models.subjects import add_subjects
 from pipeline.records.experiment import Experiment, SamSpec, TrainSpec
 from pipeline.records.machine import Machine
 from pipeline.training.device import autocast, read_later
@@ -47,6 +48,7 @@ from pipeline.training.scoring import (
     score_epoch,
 )
 from pipeline.training.state import State, resume_state, save_state
+from pipeline.training.subjects import with_known
 from pipeline.training.unlabelled import extra_rows, joined
 
 
@@ -163,6 +165,8 @@ def make_batch(
         draws_of(unit.train, order, at.part, unit.items.device, unit.seed, epoch) for epoch in (at.epoch, None)
     )
     inputs = parts.inputs(stored, draw, lasting, at.epoch)
+    if unit.subjects is not None:
+        inputs = with_known(inputs, unit.subjects.at(rows), draw)
     targets = unit.targets[torch.from_numpy(rows).to(unit.targets.device)]
     if experiment.mix is not None and at.epoch < experiment.train.epochs - experiment.mix.off_epochs:
         mix = draw_mix(experiment.mix, len(rows), unit.seed, at.epoch, at.step)
@@ -171,6 +175,8 @@ def make_batch(
     if unit.unlabelled is not None:
         n_own = max(1, round(len(order.sample) / at.n_steps))
         extra = extra_rows(unit.unlabelled, parts, experiment, n_own, unit.seed, at.epoch, at.step, at.n_steps)
+        if unit.subjects is not None and extra is not None:
+            extra = replace(extra, inputs=add_subjects(extra.inputs, None, unit.subjects.n_subjects))
         inputs, targets, weights = joined(inputs, targets, extra)
         is_split = experiment.train.accumulation > 1 or (experiment.sam is not None and experiment.sam.ascent_frac < 1)
         if weights is not None and is_split:

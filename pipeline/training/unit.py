@@ -39,6 +39,7 @@ from pipeline.training.recipe import Parts, build_parts, laid_out, new_model
 from pipeline.training.scaling import Scaling, hard_labels, soft_targets
 from pipeline.training.scoring import UnitData
 from pipeline.training.state import final_weights, start_anew
+from pipeline.training.subjects import subjects_of
 from pipeline.training.train import train_unit
 
 Report = Callable[[Any], None]
@@ -144,6 +145,7 @@ def _unit_data(
         score_training=partial(score_of, train) if run.experiment.train.score_training else None,
         higher_is_better=metric.higher_is_better,
         metric=metric.name,
+        subjects=subjects_of(run.experiment, rows, rows),
         lineage=lineage_of(unit.fold, run.record["folds"]["hash"]),
     )
 
@@ -154,7 +156,7 @@ def _finish_unit(run: Run, job: UnitJob, opened: OpenUnit, folder: Path, stop: S
     which = run.experiment.train.weights
     parts.model.load_state_dict(final_weights(folder, parts, which))
     weights = {f"{MODEL}{name}": tensor for name, tensor in parts.model.state_dict().items()}
-    scaling = {f"{SCALING}{name}": tensor for name, tensor in vars(parts.scaling).items()}
+    scaling = {f"{SCALING}{name}": tensor for name, tensor in parts.scaling.tensors.items()}
     meta: dict[str, Any] = {
         "task": run.task.name,
         "run": run.name,
@@ -166,13 +168,14 @@ def _finish_unit(run: Run, job: UnitJob, opened: OpenUnit, folder: Path, stop: S
     digest = save_weights(folder / "weights.safetensors", {**weights, **scaling}, meta)
     rows = data.train.rows
     if len(heldout):
-        held = Rows(rows.ids[heldout], tuple(rows.items[row] for row in heldout), rows.names)
-        predictions = predict_unit(run, job.unit, held, items, parts.model, parts.scaling, digest, stop)
-        fold = np.full(len(held), job.unit.fold, dtype=np.int64)
+        predictions = predict_unit(
+            run, job.unit, rows.at(heldout), items, parts.model, parts.scaling, digest, stop, rows
+        )
+        fold = np.full(len(heldout), job.unit.fold, dtype=np.int64)
         save_predictions(folder / "heldout.parquet", replace(predictions, fold=fold))
     if run.task.test is not None:
         test_rows, test_items = data.other(None, job.machine.device)
-        predictions = predict_unit(run, job.unit, test_rows, test_items, parts.model, parts.scaling, digest, stop)
+        predictions = predict_unit(run, job.unit, test_rows, test_items, parts.model, parts.scaling, digest, stop, rows)
         save_predictions(folder / "test.parquet", predictions)
     history = read_history(folder / "history.csv")
     plot_history(folder / "curves.png", {job.unit.name: history}, metric_of(run.task, rows).name)
@@ -197,10 +200,15 @@ def predict_unit(
     scaling: Scaling,
     weights_hash: str,
     stop: StopFlag,
+    labelled: Rows | None = None,
 ) -> Predictions:
-    """Return the predictions of one unit for rows in any order, with their provenance."""
+    """Return the predictions of one unit for rows in any order, with their provenance.
+
+    `labelled` are all labelled rows, which number the subjects; without them, nobody's subject is known.
+    """
     samples = samples_of(rows.ids, rows.items, np.arange(len(rows)))
     spec = run.experiment.predict
+    subjects = None if labelled is None else subjects_of(run.experiment, labelled, rows)
     outputs = predict_views(
         model,
         items,
@@ -212,6 +220,7 @@ def predict_unit(
         spec.average,
         lambda logits: activate(logits, run.task.kind, run.task.ordinal),
         stop,
+        None if subjects is None else subjects.at(samples.row),
     )
     meta = {
         "task": run.task.name,

@@ -16,6 +16,7 @@ from pipeline.base.interrupt import Deadline
 from pipeline.records.experiment import Experiment, ModelSpec
 from pipeline.records.record import Record
 from pipeline.records.rows import Rows
+from pipeline.records.signal_steps import SignalSteps
 from pipeline.records.task import Kind, Task
 from pipeline.stages.checks.context import Context, Finding, Ints, batches_of_epoch, step_batch
 from pipeline.training.ema import state_tensors
@@ -33,6 +34,7 @@ NOT_TRIED = {
     "input.length": "decides how items are stored",
     "input.align": "decides how items are stored",
     "input.nan": "decides how items are stored",
+    **{f"input.{name}": "decides how items are stored" for name in SignalSteps.model_fields},
     "model.pretrained": "would fetch other weights",
     "model.weights": "start weights are left out here",
     "model.name": "decides everything",
@@ -55,6 +57,7 @@ MAY_NOT_BITE = {
     "train.clip_norm": "no gradient was longer",
     "ema.decay": "the warm-up keeps less until the end of the training",
     "ema.warmup": "the decay is the smaller one all the time",
+    "input.clip": "no value was beyond it",
     "input.gradual.step_px": "the sides are rounded to the same",
     "loss.delta": "every error was on one side of it",
 }

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.keyed import make_key, permutation
 from pipeline.base.tables import read_table
-from pipeline.data.forms import StoredForm, formed, stored_form
+from pipeline.data.forms import StoredForm, formed, stored_form, stored_rate
 from pipeline.data.sources import ArrayItems, FileItems, ItemSource, open_items
 from pipeline.data.store import open_store
 from pipeline.data.tables import RowSet, load_test, load_train
@@ -26,6 +26,7 @@ from pipeline.records.experiment import Experiment
 from pipeline.records.folds import Folds, make_folds, save_folds
 from pipeline.records.rows import Rows
 from pipeline.records.runs import Workspace
+from pipeline.records.signal_steps import SignalSteps
 from pipeline.records.task import Source, Task
 from pipeline.stages.checks.choice import MIN_OF_CLASS, choose_rows
 from pipeline.stages.folding import fold_table
@@ -103,6 +104,8 @@ def write_copy(
     cells: dict[str, Any] = {"podium_id": rows.ids} | _target_cells(task, rows) | _item_cells(rows.items)
     for column, values in (
         ("podium_group", rows.groups),
+        ("podium_subject", rows.subjects),
+        ("podium_session", rows.sessions),
         ("podium_fold", rows.host_folds),
         ("podium_key", rows.submission_ids),
     ):
@@ -206,7 +209,8 @@ def _task_of_copy(config: Config, rows: Rows, root: Path) -> Task:
             "data": str((root / "data").absolute()),
             "id": "podium_id",
             "first_id": 0,
-            "layout": "channels_first" if task.layout else None,
+            "layout": "channels_first" if task.layout or task.input == "signal" else None,
+            "sample_rate_hz": None if task.input == "image" else stored_rate(task, config.experiment.input),
             "channels": (),
             "dicom": Dicom(),
             "audio": None,
@@ -214,6 +218,8 @@ def _task_of_copy(config: Config, rows: Rows, root: Path) -> Task:
             "target_separator": None,
             "classes": rows.names if has_classes else (),
             "group": "podium_group" if task.group else None,
+            "subject": "podium_subject" if task.subject else None,
+            "session": "podium_session" if task.session else None,
             "fold_column": "podium_fold" if task.fold_column else None,
             "train": _source("train", len(rows.items[0])),
             "unlabelled": None,
@@ -234,7 +240,7 @@ def _experiment_of_copy(config: Config) -> Experiment:
     experiment, inputs = config.experiment, config.experiment.input
     defaults = {
         name: type(inputs).model_fields[name].default
-        for name in ("size", "channels", "resize", "length", "align", "nan")
+        for name in ("size", "channels", "resize", "length", "align", "nan", *SignalSteps.model_fields)
     }
     done = {name: default for name, default in defaults.items() if getattr(inputs, name) != default}
     inputs = inputs.model_copy(update=done) if done else inputs
