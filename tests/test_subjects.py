@@ -217,6 +217,7 @@ def test_only_some_folds_leave_the_other_score_for_later(tmp_path: Path, capsys:
     config = make_toy(tmp_path, input="signal", task=SUBJECTS, net=WITHIN)
     run = train_toy(tmp_path, config, folds=[0])
     assert not across_folder(run.folder).exists()
+    assert [path.stem for path in (tmp_path / "folds").glob("*/*.csv")] == ["stratified3-seed0-within_subject"]
     show_scores(run.folder)
     assert any(
         "whole subjects held out" in line and "not trained" in line for line in capsys.readouterr().out.split("\n")
@@ -224,7 +225,7 @@ def test_only_some_folds_leave_the_other_score_for_later(tmp_path: Path, capsys:
 
 
 def test_folds_that_hold_out_subjects_need_no_second_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = make_toy(tmp_path, input="signal", task=SUBJECTS, net={"train": {"epochs": 1}})
+    config = make_toy(tmp_path, input="signal", task=SUBJECTS, net={"train": {"epochs": 1}}, noise=True)
     run = train_toy(tmp_path, config)
     assert not across_folder(run.folder).exists()
     show_scores(run.folder)
@@ -236,6 +237,7 @@ def test_folds_that_hold_out_subjects_need_no_second_run(tmp_path: Path, capsys:
     rows = load_train(loaded.task, tmp_path / loaded.task.data).rows
     oof = pd.read_parquet(run.folder / "oof.parquet").set_index("id").reindex(rows.ids)
     right = oof[list(rows.names)].to_numpy().argmax(axis=1) == rows.targets
+    assert len(set(scores.values())) > 1
     assert scores == pytest.approx({name: float(right[rows.subjects == name].mean()) for name in set(rows.subjects)})
 
 
