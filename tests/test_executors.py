@@ -235,6 +235,34 @@ def test_a_ctrl_c_that_reaches_idle_workers_too_is_a_stop_without_a_traceback(ca
     assert capfd.readouterr().err == ""
 
 
+def be_stopped_with_all_workers(number):
+    seen = []
+
+    def report(event):
+        seen.append(event)
+        if {("started", "long"), ("ended", "short")} == set(seen):
+            time.sleep(0.5)  # the worker of the short job waits for another one
+            for child in multiprocessing.active_children():
+                os.kill(child.pid, number)
+            os.kill(os.getpid(), number)
+
+    try:
+        run_jobs(wait_if_long, ["long", "short"], 2, report)
+    except StopRequestedError as error:
+        os._exit(error.exit_code if seen[-1] == ("saved", "long") else 99)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_the_whole_group_ends_it_though_an_idle_worker_dies_of_it(number):
+    process = multiprocessing.get_context("spawn").Process(target=be_stopped_with_all_workers, args=(number,))
+    process.start()
+    process.join(60)
+    is_hanging = process.is_alive()
+    process.kill()
+    assert not is_hanging
+    assert process.exitcode == 75
+
+
 def test_an_error_of_the_display_is_raised_and_hangs_nothing():
     def report(event):
         raise ValueError("the screen is gone")

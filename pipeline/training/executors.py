@@ -185,8 +185,19 @@ def _run_in_worker(job: Callable[[Argument, Report, StopFlag], None], argument: 
             raise RuntimeError(f"{type(error).__name__}: {error}") from None
         finally:
             _worker["is_busy"] = False
-            if _worker["is_orphan"]:
-                os._exit(StopRequestedError.exit_code)
+            if _worker["is_orphan"] or stop.signal_number not in (None, signal.SIGINT):
+                _leave()
+
+
+def _leave() -> None:
+    """End this worker after its job, instead of waiting for another one.
+
+    A signal to all processes ends idle workers too, and one of them holds the lock that a waiting worker would want.
+    """
+    if not _worker["is_orphan"]:  # else nobody reads the events
+        _worker["events"].close()
+        _worker["events"].join_thread()
+    os._exit(StopRequestedError.exit_code)
 
 
 def _is_portable(error: Exception) -> bool:
