@@ -86,7 +86,7 @@ def run_auto(
             f"{run.folder}: {minutes:g} minutes ended before the first fold did; what was trained is saved. Give"
             f" --minutes more: the same command, or `podium train {config}`, goes on from there"
         )
-    _check_grades(workspace, folder, overrides, made, run, name, metric, say)
+    made, run = _with_grades_checked(workspace, folder, overrides, made, run, name, metric, say)
     submitted = run if run.unfinished() else api.ensemble([str(run.folder)], adjust=["auto"], root=root)[0]
     path = api.submit(str(submitted.folder), file=run.name, overwrite=True, root=root)
     say(f"{clock_text(left.seconds - left.left_sec)} of {minutes:g} minutes were taken")
@@ -109,7 +109,7 @@ def _experiment(
     return folder / f"{free}.yaml"
 
 
-def _check_grades(
+def _with_grades_checked(
     workspace: Workspace,
     folder: Path,
     overrides: Sequence[str],
@@ -118,19 +118,19 @@ def _check_grades(
     name: str | None,
     metric: str | None,
     say: Say,
-) -> None:
-    """Where grades were only guessed, and out of fold they are not taken for their neighbours, make them classes.
+) -> tuple[Initiated, Run]:
+    """Return what was concluded and the run; classes where grades were only guessed and OOF speaks against them.
 
     Task and run are then written anew; the nets are the same. A task file that is older than this call is left alone.
     """
     kind = made.findings.of("kind")
     if run.task.kind != "ordinal" or kind is None or kind.sure == "certain" or are_grades(workspace, run) is not False:
-        return
+        return made, run
     reason = "out of fold, rows are not mostly taken for the grades beside their own"
     if made.written.how != "written":
         say(f"note: {reason}; they may be classes (kind: multiclass in {made.written.path})")
-        return
+        return made, run
     say(f"{reason}: these are classes, not grades")
     learnt = {"kind": ("multiclass", reason)}
-    api.init(folder, overrides, name=name, metric=metric, overwrite=True, learnt=learnt, root=workspace.root)
-    read_as_classes(workspace, run, load_config(made.baseline).task)
+    again = api.init(folder, overrides, name=name, metric=metric, overwrite=True, learnt=learnt, root=workspace.root)
+    return again, read_as_classes(workspace, run, load_config(again.baseline).task)

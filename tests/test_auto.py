@@ -98,3 +98,72 @@ def test_without_a_test_set_nothing_is_trained(tmp_path: Path) -> None:
     with pytest.raises(PodiumError, match=r"task\.yaml: has no test set, so there is nothing to submit"):
         api.auto(tmp_path / "toy", ["test=off"], minutes=5, jobs=1, show="quiet", root=tmp_path / "work")
     assert not list(tmp_path.glob("work/runs/*"))
+
+
+@pytest.mark.usefixtures("hurried")
+def test_grades_that_oof_shows_to_be_classes_are_submitted_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(kind="ordinal")
+    make(layout, tmp_path / "toy", 0)
+    graded = api.init(tmp_path / "toy", root=tmp_path / "first")
+    assert graded.conclusion.task.kind == "ordinal"
+    finding = graded.findings.of("kind")
+    assert finding is not None
+    assert finding.sure != "certain"
+    monkeypatch.setattr("pipeline.auto.are_grades", lambda _workspace, _run: False)
+    made = api.auto(tmp_path / "toy", minutes=5, jobs=1, show="quiet", root=tmp_path / "work")
+    text = (tmp_path / "work/configs/toy/task.yaml").read_text()
+    assert "kind: multiclass" in text
+    assert "out of fold, rows are not mostly taken for the grades beside their own (likely)" in " ".join(
+        text.replace("#", " ").split()
+    )
+    assert (made.run.task.kind, made.submitted.task.kind) == ("multiclass", "multiclass")
+    assert made.scores()["metric"] == made.submitted.task.metric.name != "quadratic_kappa"
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_task_that_was_there_before_is_not_rewritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    make(Layout(kind="ordinal"), tmp_path / "toy", 0)
+    path = api.init(tmp_path / "toy", root=tmp_path / "work").written.path
+    text = path.read_text()
+    monkeypatch.setattr("pipeline.auto.are_grades", lambda _workspace, _run: False)
+    made = api.auto(tmp_path / "toy", minutes=5, jobs=1, show="quiet", root=tmp_path / "work")
+    assert path.read_text() == text
+    assert made.submitted.task.kind == "ordinal"
+    assert "they may be classes (kind: multiclass in" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("hurried")
+def test_when_the_time_ends_early_finished_folds_predict_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(Layout(), tmp_path / "toy", 0)
+    train, began = api.train, []
+
+    def interrupted(path: Path, **words: Any) -> Any:
+        began.append(words["minutes"])
+        return train(path, folds=[0, 1], **words)
+
+    monkeypatch.setattr(api, "train", interrupted)
+    made = api.auto(tmp_path / "toy", minutes=5, jobs=1, show="quiet", root=tmp_path / "work")
+    assert made.partial == "2 of 5 folds"
+    assert read_json(made.submission.with_suffix(".json"))["partial"] == "2 of 5 folds"
+    assert 0 < began[0] < 5
+    monkeypatch.setattr(api, "train", train)
+    whole = api.auto(tmp_path / "toy", minutes=5, jobs=1, show="quiet", root=tmp_path / "work")
+    assert whole.partial is None
+    assert whole.submission == made.submission
+
+
+@pytest.mark.usefixtures("hurried")
+def test_when_not_one_fold_is_finished_what_was_trained_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(Layout(), tmp_path / "toy", 0)
+    train = api.train
+    monkeypatch.setattr(api, "train", lambda path, **words: train(path, folds=[], **words))
+    with pytest.raises(PodiumError, match=r"5 minutes ended before the first fold did.* --minutes more.*podium train"):
+        api.auto(tmp_path / "toy", minutes=5, jobs=1, show="quiet", root=tmp_path / "work")
