@@ -367,7 +367,7 @@ def test_an_option_of_another_variant_is_never_read_and_its_variant_is_named():
     message = fault(experiment, train={"warmup_epochs": 1})
     assert "it belongs to schedule.warmup_epochs (name: constant or cosine or step)" in message
     message = fault(experiment, loss={"name": "mse", "label_smoothing": 0.1})
-    assert "loss.label_smoothing (name: cross_entropy or bce). Allowed here: name" in message
+    assert "loss.label_smoothing (name: cross_entropy or bce). Allowed here: log_target, name" in message
 
 
 @pytest.mark.parametrize(
