@@ -125,8 +125,14 @@ def test_labels_of_arrays_and_their_subjects(host):
     np.save(host / "subject_train.npy", np.arange(30) // 5)
     np.save(host / "subject_test.npy", 50 + np.arange(10) // 5)
     task = concluded(host)
-    assert (task.input, task.kind, task.group, task.layout) == ("signal", "binary", "subject", None)
-    assert rows_of(host, task).groups.tolist() == [str(n // 5) for n in range(30)]
+    assert (task.input, task.kind, task.layout) == ("signal", "binary", None)
+    assert (task.subject, task.group) == ("subject", None)
+    assert rows_of(host, task).subjects.tolist() == [str(n // 5) for n in range(30)]
+    assert concluded(host, "group=subject", overwrite=True).group == "subject"
+    stated = concluded(host, "session=subject", overwrite=True)
+    assert (stated.session, stated.subject, stated.group) == ("subject", None, None)
+    off = concluded(host, "group=null", overwrite=True)
+    assert (off.session, off.subject, off.group) == (None, None, None)
 
 
 def test_arrays_of_both_sets_in_one_file(host):

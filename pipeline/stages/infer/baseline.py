@@ -105,8 +105,9 @@ def _add_folds(made: Baseline, task: Task, facts: Facts) -> None:
     if task.fold_column is not None and facts.n_host_folds is not None:
         reason = f"the column {task.fold_column} deals the rows"
         made.add("folds", {"scheme": "column", "n_folds": facts.n_host_folds}, reason)
-    elif task.group is not None and facts.n_groups is not None and facts.n_groups < 5:
-        made.add("folds", {"n_folds": max(2, facts.n_groups)}, f"there are {facts.n_groups} values of {task.group}")
+    elif facts.n_groups is not None and facts.n_groups < 5:
+        origin = task.group or task.subject or task.session
+        made.add("folds", {"n_folds": max(2, facts.n_groups)}, f"there are {facts.n_groups} values of {origin}")
 
 
 def _add_picture(made: Baseline, task: Task, seen: Glance, mirrors: tuple[Told, Told] | None) -> None:

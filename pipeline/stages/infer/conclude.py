@@ -136,9 +136,11 @@ def _of_rows(rows: RowSets, case: _Case, name: str, places: tuple[str, str]) -> 
     findings.take(why)
     joined = join_ids(rows.train, rows.test, rows.sample, given, findings)
     classes = classes_of(joined.train, kinds, targets.names)
-    joined, folds = find_folds(joined, rows, classes, targets.names, given, findings)
+    inputs = find_input(joined.train, case.delivered.index, given, findings)
+    is_signal = inputs.get("input") == "signal"
+    joined, folds = find_folds(joined, rows, classes, targets.names, is_signal, given, findings)
     made, values = Made(), _first_values(name, kinds, metric, joined, targets)
-    values |= folds | find_input(joined.train, case.delivered.index, given, findings)
+    values |= folds | inputs
     add_sources(values, joined, [*folds.values(), *targets.names], made, findings)
     values["submission"] = submission_block(rows.sample, kinds, asked, joined, columns, made, findings)
     return _finished(values, case, made, places, joined, Facts(0, 0, counts, is_heavy_tailed=kinds.is_heavy_tailed))
@@ -156,7 +158,8 @@ def _finished(
     for key, value in flat(case.given):
         case.findings.add(key, value, "as you said")
     task = validate(Task, values, "podium init")
-    group, folds = (joined.train.columns.get(name or "") for name in (task.group, task.fold_column))
+    origin = task.group or task.subject or task.session
+    group, folds = (joined.train.columns.get(name or "") for name in (origin, task.fold_column))
     facts = replace(
         facts,
         n_train=joined.train.n_rows,

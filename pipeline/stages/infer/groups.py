@@ -49,6 +49,14 @@ def find_group(train: Table, test: Table | None, classes: Strings | None, closed
     return best[1] if best is not None else None
 
 
+def key_of(column: str, is_signal: bool) -> str:
+    """Return the key of a task that a column of groups belongs to: signals know subjects and sessions by name."""
+    words = words_of(column)
+    if is_signal and hints_at(words, ("subject", "participant")):
+        return "subject"
+    return "session" if is_signal and hints_at(words, ("session",)) else "group"
+
+
 def fixes_class(groups: Strings, classes: Strings) -> bool:
     """Say whether classes lie in one group each, as the hotels of a chain do: a fold would then hold out whole classes.
 

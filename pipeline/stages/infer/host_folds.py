@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.stages.infer.columns import Strings
 from pipeline.stages.infer.findings import Finding, Findings
-from pipeline.stages.infer.groups import dealt_folds, find_fold_column, find_group
+from pipeline.stages.infer.groups import dealt_folds, find_fold_column, find_group, key_of
 from pipeline.stages.infer.ids import Joined
 from pipeline.stages.infer.paths import FILE, ID
 from pipeline.stages.infer.row_sets import RowSets
@@ -25,16 +25,20 @@ def find_folds(
     rows: RowSets,
     classes: Strings | None,
     targets: Sequence[str],
+    is_signal: bool,
     given: dict[str, Any],
     findings: Findings,
 ) -> tuple[Joined, dict[str, str]]:
-    """Return the rows, with a fold column if one has to be made, and the keys `group` and `fold_column` of a task.
+    """Return the rows, with a fold column if one has to be made, and the keys of a task that say what folds follow.
+
+    These are `fold_column`, and `group`, or `subject` or `session` of signals.
 
     Args:
         joined: the rows with their ids.
         rows: the same before that, with the host's split and sample.
         classes: (N,) class of each labelled row; None for several labels.
         targets: the target columns.
+        is_signal: whether items are signals.
         given: what the user states, as in task.yaml.
         findings: gets what was concluded.
     """
@@ -43,21 +47,23 @@ def find_folds(
     test = joined.test.table if joined.test is not None else None
     if rows.sample is not None and test is not None and set(test.columns) == set(rows.sample.table.columns):
         test = None  # its columns are answers, not measurements
-    finding = None if "group" in given else find_group(train.table, test, classes, closed)
-    if finding is None and "group" not in given:
+    stated = next((key for key in ("group", "subject", "session") if key in given), None)
+    finding = None if stated else find_group(train.table, test, classes, closed)
+    if finding is None and not stated:
         joined, finding = _from_another_table(joined, rows, classes, closed)
-    group = given.get("group") or (finding.value if finding is not None else None)
+    group = given[stated] if stated else finding.value if finding is not None else None
     train = joined.train
     groups = train.columns[group].cells if group in train.columns else None
     if "fold_column" not in given and rows.is_valid is not None:
-        if groups is not None and "group" not in given and _is_torn(groups, rows.is_valid):
+        if groups is not None and not stated and _is_torn(groups, rows.is_valid):
             group = groups = finding = None
         joined, keys = _held_out(joined, rows.is_valid, classes, groups, findings)
     elif "fold_column" not in given and (own := find_fold_column(train.table, closed)) is not None:
         findings.take(own)
         keys = {"fold_column": own.value}
-    findings.take(finding)
-    return joined, keys | ({"group": group} if group else {})
+    key = stated or key_of(group or "", is_signal)
+    findings.take(None if finding is None else replace(finding, key=key))
+    return joined, keys | ({key: group} if group else {})
 
 
 def _from_another_table(

@@ -37,6 +37,8 @@ ORDER = (
     ),
     *(
         "group",
+        "subject",
+        "session",
         "fold_column",
         "sample_rate_hz",
         "train",
