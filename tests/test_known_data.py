@@ -345,5 +345,5 @@ def test_wishes_that_do_not_fit_are_refused(tmp_path: Path, arguments: list[str]
 def test_eegnet_lands_at_80_to_90_percent_on_sessions_that_it_never_saw(tmp_path: Path) -> None:
     made = api.data("synthetic-eeg", root=tmp_path)
     run = api.train(made.experiment, folds=[0, 1], device="cpu", jobs=1, threads=1, show="quiet", root=tmp_path)
-    scores = [line["score"] for line in read_json(run.folder / "cv.json")["units"]]
+    scores = [line["score"] for line in read_json(run.folder / "cv.json")["folds"]]
     assert 0.8 < np.mean(scores) < 0.9
