@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,37 @@ def test_sizes_and_channels_are_those_of_the_files(tmp_path):
     assert seen.pictures is not None
     assert seen.pictures.shape == (len(train) - 1, 3, 24, 24)
     assert (seen.labels.sum(axis=1) == 1).all()
+
+
+def test_arrays_of_many_channels_are_seen_with_all_of_them(tmp_path):
+    names = [f"a{number:02d}" for number in range(20)]
+    tests = [f"b{number:02d}" for number in range(12)]
+    for name in [*names, *tests]:
+        path = tmp_path / "host" / ("train" if name[0] == "a" else "test") / f"{name}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.random.default_rng(0).integers(0, 255, (6, 12, 14), dtype=np.uint8))
+    table(tmp_path / "host/train.csv", "id,label", [(name, "xy"[row % 2]) for row, name in enumerate(names)])
+    table(tmp_path / "host/sample_submission.csv", "id,label", [(name, "x") for name in tests])
+    made = initiate(tmp_path / "host", "input=image")
+    seen = glance(made.conclusion.task, tmp_path / "work" / made.conclusion.task.data, lambda _: None)
+    assert seen.shapes == ((6, 12, 14),) * 20
+    assert seen.pictures is not None
+    assert seen.pictures.shape == (20, 6, 24, 24)
+
+
+def test_items_of_full_size_are_not_kept(tmp_path):
+    config = make_toy(tmp_path, "multiclass", store="files")
+    task = load_task(config.with_name("task.yaml"))
+    data = Workspace(tmp_path).data(task)
+    large = np.random.default_rng(0).integers(0, 255, (512, 512, 3), dtype=np.uint8)
+    for path in data.rglob("*.png"):
+        cv2.imwrite(str(path), large)
+    tracemalloc.start()
+    seen = glance(task, data, lambda _: None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert set(seen.shapes) == {(3, 512, 512)}
+    assert len(seen.shapes) * large.nbytes > 3 * peak
 
 
 def test_files_that_cannot_be_read_are_named_where_all_of_them_are_such(tmp_path):

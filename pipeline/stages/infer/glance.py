@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from pipeline.base.errors import PodiumError
 from pipeline.base.keyed import make_key, permutation
 from pipeline.data.forms import StoredForm, formed, stored_form
-from pipeline.data.sources import FileItems, open_items
+from pipeline.data.sources import FileItems, OpenItems, open_items
 from pipeline.data.tables import load_train
 from pipeline.records.experiment import Input
 from pipeline.records.rows import Rows
 from pipeline.records.task import Task
+
+T = TypeVar("T")
 
 N_MEASURED = 200
 """Rows whose first item is opened at its full size."""
@@ -70,38 +72,43 @@ def glance(task: Task, data: Path, say: Callable[[str], None]) -> Glance:
     first = [train.rows.items[row][0] for row in chosen]
     form = stored_form(task, Input(), None)
     opened = open_items(train.source, say, form)
-    measured = _read(opened.read, form, opened.name, first[:N_MEASURED])
-    found = [item for item in measured if item is not None]
+    # Only what is measured is kept: two hundred photographs at their full size are gigabytes.
+    measured = _each(opened, form, first[:N_MEASURED], lambda item: (tuple(item.shape), _has_nan(item)))
+    found = [facts for facts in measured if facts is not None]
     if not found:
         formed(opened.read(first[0]), form, opened.name(first[0]))  # says what is wrong with it
         raise PodiumError(f"{data}: none of {len(measured)} training items can be read")
-    shapes = tuple(tuple(item.shape) for item in found)
-    has_nan = any(item.dtype.kind == "f" and bool(np.isnan(item).any()) for item in found)
+    shapes, has_nan = tuple(shape for shape, _ in found), any(is_missing for _, is_missing in found)
     pictures, labels = None, _labels(task, train.rows)[chosen]
     if task.input == "image":
         n_channels = max(shape[0] for shape in shapes)
-        small = replace(form, size=(SIDE_PX, SIDE_PX), channels=n_channels if is_file else None, nan="zero")
+        channels = n_channels if is_file and n_channels in (1, 3, 4) else None
+        small = replace(form, size=(SIDE_PX, SIDE_PX), channels=channels, nan="zero")
         opened = open_items(train.source, say, small)
-        seen = _read(opened.read, small, opened.name, first)
+        seen = _each(opened, small, first, lambda item: np.asarray(item, dtype=np.float32))
         kept = [place for place, item in enumerate(seen) if item is not None and len(item) == n_channels]
-        pictures = np.stack([np.asarray(seen[place], dtype=np.float32) for place in kept])
+        pictures = np.array([seen[place] for place in kept], dtype=np.float32)
         labels = labels[kept]
     return Glance(shapes, has_nan, is_file, pictures, labels)
 
 
-def _read(
-    read: Callable[[int], NDArray[Any]], form: StoredForm, name: Callable[[int], str], places: Iterable[int]
-) -> list[NDArray[Any] | None]:
-    """Return the items at some places, as they are stored; None for one that cannot be read."""
+def _each(
+    opened: OpenItems, form: StoredForm, places: Iterable[int], look: Callable[[NDArray[Any]], T]
+) -> list[T | None]:
+    """Return what is seen of the items at some places, as they are stored; None for one that cannot be read."""
 
-    def one(place: int) -> NDArray[Any] | None:
+    def one(place: int) -> T | None:
         try:
-            return formed(read(place), form, name(place))
+            return look(formed(opened.read(place), form, opened.name(place)))
         except PodiumError:
             return None
 
     with ThreadPoolExecutor(_WORKERS) as executor:
         return list(executor.map(one, places))
+
+
+def _has_nan(item: NDArray[Any]) -> bool:
+    return item.dtype.kind == "f" and bool(np.isnan(item).any())
 
 
 def _labels(task: Task, rows: Rows) -> NDArray[np.float32]:
