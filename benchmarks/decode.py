@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -77,9 +76,10 @@ def decode_loop(paths: Sequence[Path], size: int) -> None:
 
 
 def build_store(paths: tuple[Path, ...], size: int, cache: Path) -> None:
-    """Build the store of all pictures anew."""
-    shutil.rmtree(cache, ignore_errors=True)
-    open_store(FileItems(paths), StoredForm("image", (size, size), 3), cache, report=_unsaid)
+    """Build the store of all pictures anew, in a folder of its own: to delete the last one is no part of it."""
+    cache.mkdir(exist_ok=True)
+    own = Path(tempfile.mkdtemp(dir=cache))
+    open_store(FileItems(paths), StoredForm("image", (size, size), 3), own, report=_unsaid)
 
 
 def _decoding(case: str, scratch: Path, wishes: argparse.Namespace) -> str:

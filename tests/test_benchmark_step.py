@@ -58,7 +58,7 @@ def test_the_loops_over_files_see_the_same_pictures(tmp_path):
     whole = decode.pillow_loop(paths, 64)
     np.testing.assert_array_equal(whole.transpose(0, 3, 1, 2), [read_image(path) for path in paths])
     decode.build_store(paths, 32, tmp_path / "cache")
-    assert len(list((tmp_path / "cache/store").glob("*/items.bin"))) == 1
+    assert len(list((tmp_path / "cache").glob("*/store/*/items.bin"))) == 1
 
 
 def test_the_training_that_is_started_is_a_valid_one(tmp_path):

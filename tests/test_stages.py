@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -366,13 +367,38 @@ def test_the_machine_is_as_asked_else_as_the_run_started_else_as_it_suits(tmp_pa
         ({"free": 1000}, 1, "0.0 GiB"),
         ({"free": None}, 4, "beat one unit"),
         ({"cores": 1}, 1, "1 cores have 1 threads"),
+        # Five units on two cores: three rounds of two, unless a step keeps both cores busy anyway.
+        ({"cores": 2, "batch_flops": lambda: 1e9}, 2, "2 units of 1 threads"),
+        ({"cores": 2, "batch_flops": lambda: 120e9}, 1, "2 would leave cores idle in the last .* 120 GFLOP"),
+        ({"cores": 2, "n_units": 6, "batch_flops": lambda: 120e9}, 2, "2 units of 1 threads"),
+        ({"cores": 2, "n_units": 15, "batch_flops": lambda: 120e9}, 2, "2 units of 1 threads"),  # one core of 16 idle
+        ({"n_units": 6, "batch_flops": lambda: 1e9}, 4, "4 units of 1 threads beat"),
+        ({"n_units": 6, "batch_flops": lambda: 120e9}, 2, "2 units of 2 threads keep"),
+        ({"cores": 2, "threads": 1, "batch_flops": lambda: 120e9}, 2, "2 units of 1 threads"),  # as asked
+        ({"cores": 2, "device": "cuda", "batch_flops": lambda: 120e9}, 1, "the device to itself"),
     ],
 )
 def test_jobs_are_chosen_with_a_reason(wishes, jobs, reason):
     given = {"device": "cpu", "n_units": 5, "cores": 4, "threads": None, "free": 2**36} | wishes
     found, why = choose_jobs(**given)
     assert found == jobs
-    assert reason in why
+    assert re.search(reason, why)
+
+
+def test_large_nets_train_one_after_another_where_rounds_come_out_uneven(tmp_path, monkeypatch, capsys):
+    config = make_toy(tmp_path)  # three folds
+    monkeypatch.setattr(machines, "count_cores", lambda: 2)
+    assert "2 units of 1 threads beat" in said_of_plan(config, tmp_path, capsys)
+    monkeypatch.setattr(machines, "SERIAL_SHARE", 1e-9)  # as if every step kept all cores busy
+    assert "2 would leave cores idle" in said_of_plan(config, tmp_path, capsys)
+    run = api.train(config, name="large", threads=None, jobs=None, device="cpu", show="quiet", root=tmp_path)
+    assert (run.machine.jobs, run.machine.threads) == (1, 2)
+
+
+def said_of_plan(config, root, capsys):
+    capsys.readouterr()
+    api.plan(config, device="cpu", seconds=0.1, root=root)
+    return capsys.readouterr().err
 
 
 def test_a_run_in_bf16_does_not_go_on_where_there_is_none(tmp_path, monkeypatch):

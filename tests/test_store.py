@@ -23,6 +23,7 @@ from filelock import FileLock
 from PIL import Image
 
 from pipeline.base.errors import DataError
+from pipeline.data import item_file
 from pipeline.data import sources as sources_module
 from pipeline.data import store as store_module
 from pipeline.data.forms import StoredForm
@@ -66,7 +67,7 @@ def test_items_lie_in_the_order_of_their_files(tmp_path: Path, monkeypatch: pyte
 
 def test_threads_run_only_a_few_blocks_ahead_of_the_disk() -> None:
     started: list[range] = []
-    blocks = store_module._in_order(started.append, n=100, block=1, workers=2)
+    blocks = item_file._in_order(started.append, n=100, block=1, workers=2)
     assert next(blocks)[0] == range(0, 1)
     assert len(started) <= 5
     assert [indices.start for indices, _ in blocks] == list(range(1, 100))

@@ -11,13 +11,11 @@ import math
 import os
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -26,17 +24,15 @@ from numpy.typing import NDArray
 from pipeline.base.errors import DataError
 from pipeline.base.files import atomic_path, hash_json, read_json, remove_leftovers, sha256_file, write_json, write_text
 from pipeline.data.alike import Kinds, check_alike, check_turned
-from pipeline.data.channel_faults import ChannelTally, SilentChannels, silent_channels
+from pipeline.data.channel_faults import SilentChannels, silent_channels
 from pipeline.data.forms import StoredForm, formed
+from pipeline.data.item_file import Formed, Kind, Tally, write_items
 from pipeline.data.readers import decoders_of
 from pipeline.data.sources import FileItems, ItemSource, OpenItems, PixelItems, open_items
 
 Array = NDArray[Any]
 Report = Callable[[str], None]
 Progress = Callable[[int, int], None]
-R = TypeVar("R")
-_Formed = tuple[Array, SilentChannels]
-"""An item as it is stored, and which of its channels say nothing."""
 
 _SLOW_ITEM_SEC = 5e-4  # below it, threads only fight over the interpreter: 32 px files decode no faster on two cores
 _BLOCK_BYTES = 2**23  # of the items that a thread holds; a few blocks wait for each thread
@@ -166,30 +162,6 @@ def _locked(path: Path, report: Report) -> Iterator[None]:
         lock.release()
 
 
-@dataclass
-class _Tally:
-    """What was met on the way through all items."""
-
-    faults: dict[int, str] = field(default_factory=dict)
-    """Message per item that could not be read."""
-    kinds: Kinds = field(default_factory=dict)
-    """First item of each (shape, type)."""
-    n_nonfinite: int = 0
-    silent: ChannelTally = field(default_factory=ChannelTally)
-    """Channels of signals that say nothing, as they lie in their files."""
-    last: tuple[tuple[int, ...], np.dtype[Any]] | None = None
-    """Shape and type of the item before."""
-
-    def add(self, item: Array, index: int, silent: SilentChannels) -> None:
-        """Take note of one item."""
-        self.silent.add(silent)
-        if self.last != (item.shape, item.dtype):
-            self.last = (item.shape, item.dtype)
-            self.kinds.setdefault((item.shape, item.dtype.name), index)
-        if item.dtype.kind == "f":
-            self.n_nonfinite += int(item.size - np.isfinite(item).sum())
-
-
 def _build(items: OpenItems, form: StoredForm, folder: Path, report: Report, progress: Progress, workers: int) -> None:
     """Write `items.bin`, then `meta.json`, into a folder whose lock is held."""
     began = time.perf_counter()
@@ -197,7 +169,7 @@ def _build(items: OpenItems, form: StoredForm, folder: Path, report: Report, pro
         raise DataError(f"no items to store: {items.title}")
     form = _with_channels(form, items)
 
-    def read(index: int) -> _Formed:
+    def read(index: int) -> Formed:
         item = items.read(index)
         # Before it is formed: filters make constant channels nearly so, and filled ones have values.
         silent = silent_channels(item) if form.input == "signal" else SilentChannels()
@@ -207,17 +179,19 @@ def _build(items: OpenItems, form: StoredForm, folder: Path, report: Report, pro
     samples, item_sec = _probe(read, items.n)
     workers = workers if item_sec > _SLOW_ITEM_SEC else 1
     check_alike(samples.kinds, items, form)
+    kind: Kind | None = None
     for shape, dtype in samples.kinds:
-        _announce(items, shape, np.dtype(dtype), folder, item_sec / workers, form, report)
+        kind = shape, np.dtype(dtype)
+        _announce(items, *kind, folder, item_sec / workers, form, report)
     block = _items_of_block(samples.kinds, item_sec)
     with atomic_path(folder / "items.bin") as temp:
-        tally = _write(read, items.n, temp, block, workers, progress)
+        tally = write_items(read, items.n, temp, kind, block, workers, progress)
         _check_readable(tally.faults, items, folder)
         check_alike(tally.kinds, items, form)
     ((shape, dtype),) = tally.kinds
     meta = {"decoder": decoders_of(items.paths), "form": form.plain(), "n_items": items.n, "shape": (items.n, *shape)}
     meta |= {"dtype": dtype, "n_nonfinite": tally.n_nonfinite, "silent_channels": tally.silent.plain()}
-    meta |= {"content_hash": sha256_file(folder / "items.bin")}
+    meta |= {"content_hash": tally.content_hash}
     write_json(folder / "meta.json", meta | {"build_sec": round(time.perf_counter() - began, 2)})
 
 
@@ -237,9 +211,9 @@ def _with_channels(form: StoredForm, items: OpenItems) -> StoredForm:
         return form  # the pass over all items will tell
 
 
-def _probe(read: Callable[[int], _Formed], n: int) -> tuple[_Tally, float]:
+def _probe(read: Callable[[int], Formed], n: int) -> tuple[Tally, float]:
     """Return what a few items all over the set look like, and the seconds that one takes."""
-    tally, seconds = _Tally(), []
+    tally, seconds = Tally(), []
     for index in np.unique(np.linspace(0, n - 1, _N_PROBES).astype(int)).tolist():
         began = time.perf_counter()
         with suppress(DataError):
@@ -275,54 +249,6 @@ def _announce(
         way = " (of a table, each column is a channel)" if not items.is_array else ""
         way = way or ", state layout: channels_last in the task"
         report(f"note: signals have {shape[0]} channels of {shape[1]} samples; if it is the other way round{way}")
-
-
-def _write(read: Callable[[int], _Formed], n: int, path: Path, block: int, workers: int, progress: Progress) -> _Tally:
-    """Write all items to one file in their order, and return what was met; after a fault nothing more is written.
-
-    The file is written, not mapped: on a full disk a write raises, where a mapped page kills the process.
-    """
-    tally = _Tally()
-
-    def decode(indices: range) -> list[_Formed | DataError]:
-        return [_or_error(read, index) for index in indices]
-
-    with path.open("wb", buffering=2**20) as file:
-        for indices, results in _in_order(decode, n, block, workers):
-            for index, result in zip(indices, results, strict=True):
-                if isinstance(result, DataError):
-                    tally.faults[index] = str(result)
-                    continue
-                item, silent = result
-                tally.add(item, index, silent)
-                if not tally.faults and len(tally.kinds) == 1:
-                    file.write(np.ascontiguousarray(item).data)
-            progress(indices.stop, n)
-    return tally
-
-
-def _or_error(read: Callable[[int], _Formed], index: int) -> _Formed | DataError:
-    try:
-        return read(index)
-    except DataError as error:
-        return error
-
-
-def _in_order(work: Callable[[range], R], n: int, block: int, workers: int) -> Iterator[tuple[range, R]]:
-    """Yield each block of 0..n-1 with the result of its work, in order; threads run a few blocks ahead."""
-    blocks = [range(start, min(start + block, n)) for start in range(0, n, block)]
-    if workers == 1:
-        yield from ((indices, work(indices)) for indices in blocks)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        ahead: deque[tuple[range, Future[R]]] = deque()
-        for indices in blocks:
-            ahead.append((indices, pool.submit(work, indices)))
-            if len(ahead) > 2 * workers:
-                done, future = ahead.popleft()
-                yield done, future.result()
-        for done, future in ahead:
-            yield done, future.result()
 
 
 def _check_readable(faults: dict[int, str], items: OpenItems, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,13 @@ Say = Callable[[str], None]
 
 PROCESS_BYTES = 2**30
 """What a process that trains a small net takes at least, with torch: `podium plan` measures that of a config."""
+
+WORTH_IT = 0.95
+"""Fewer side by side must promise this share of the time, as the promise is a rough one."""
+
+SERIAL_SHARE, SERIAL_POWER = 0.8, 0.6
+"""A unit of n threads is n / (1 + (n - 1) s) times as fast as one of one thread, with s = 0.8 (GFLOP of a forward pass
+of a batch) ** -0.6. Measured on two cores with four nets of 0.5 to 121 GFLOP: 0.49 to 0.96 of twice the speed."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,12 @@ class Wishes:
 
 
 def resolve_machine(
-    workspace: Workspace, config: Config, wishes: Wishes, say: Say | None = None, is_refit: bool = False
+    workspace: Workspace,
+    config: Config,
+    wishes: Wishes,
+    say: Say | None = None,
+    is_refit: bool = False,
+    batch_flops: Callable[[], float] | None = None,
 ) -> Machine:
     """Return the machine for a run: what the user asks, else what the run started with, else what suits this machine.
 
@@ -49,13 +62,14 @@ def resolve_machine(
         wishes: what the user asks.
         say: gets the reason for the number of units side by side where the user has not asked for one.
         is_refit: one unit for each seed, and none for a fold.
+        batch_flops: see `choose_jobs`.
     """
     folder = workspace.run(config.task, config.run_name)
     started = Run(folder).machine if (folder / "run.json").is_file() and not Run(folder).is_blend else None
     device = resolve_device(wishes.device if wishes.device != "auto" or not started else started.device)
     cores, n_units = count_cores(), (1 if is_refit else config.experiment.folds.n_folds) * len(config.experiment.seeds)
     threads = wishes.threads or (started.threads if started else None)
-    jobs, why = choose_jobs(device, n_units, cores, threads, free_bytes("cpu"))
+    jobs, why = choose_jobs(device, n_units, cores, threads, free_bytes("cpu"), batch_flops)
     if wishes.jobs is None and say is not None:
         say(f"jobs: {jobs}, {why}")
     jobs = wishes.jobs or jobs
@@ -77,11 +91,19 @@ def resolve_machine(
     )
 
 
-def choose_jobs(device: str, n_units: int, cores: int, threads: int | None, free: int | None) -> tuple[int, str]:
+def choose_jobs(
+    device: str,
+    n_units: int,
+    cores: int,
+    threads: int | None,
+    free: int | None,
+    batch_flops: Callable[[], float] | None = None,
+) -> tuple[int, str]:
     """Return how many units train side by side, and why.
 
     On a CPU as many as there are cores for their threads: a step of one unit leaves cores idle wherever it is not
-    parallel, the steps of several do not.
+    parallel, the steps of several do not. Unless the last round would leave more of them idle: five units on two cores
+    take three rounds, the last of one unit on one core. Large steps are then quicker one unit after another.
 
     Args:
         device: where they train.
@@ -89,18 +111,37 @@ def choose_jobs(device: str, n_units: int, cores: int, threads: int | None, free
         cores: that this process may use.
         threads: of each unit, where that is given.
         free: bytes of memory that processes may still take; None where the system does not say.
+        batch_flops: gives the operations of a forward pass of a batch; asked only where rounds come out uneven, which
+            is not looked at without it.
     """
     if device != "cpu":
         return 1, "one after another, as each has the device to itself"
     if n_units == 1:
         return 1, "as there is one unit"
-    wanted = max(1, min(n_units, cores // (threads or 1)))
-    if free is not None and (most := max(1, free // PROCESS_BYTES)) < wanted:
-        return most, f"as {free / 2**30:.1f} GiB of memory are free and each takes 1 GiB or more"
-    if wanted == 1:
+    most = max(1, min(n_units, cores // (threads or 1)))
+    if free is not None and (fit := max(1, free // PROCESS_BYTES)) < most:
+        return fit, f"as {free / 2**30:.1f} GiB of memory are free and each takes 1 GiB or more"
+    if most == 1:
         return 1, f"as {cores} cores have {threads or 1} threads for one unit"
-    each = threads or cores // wanted
-    return wanted, f"a process for each of them: {wanted} units of {each} threads beat one unit on {cores} cores"
+    if threads is None and batch_flops is not None and n_units % most:
+        flops = batch_flops()
+        times = {jobs: _time_of(jobs, n_units, cores, flops) for jobs in range(most, 0, -1)}
+        wanted = min(times, key=lambda jobs: times[jobs])
+        if times[wanted] < WORTH_IT * times[most]:
+            rounds = "one unit after another" if wanted == 1 else f"{wanted} units of {cores // wanted} threads"
+            return wanted, (
+                f"as {most} would leave cores idle in the last of their rounds: with {flops / 1e9:.3g} GFLOP in a"
+                f" forward pass {rounds} keeps {cores} cores as busy"
+            )
+    each = threads or cores // most
+    return most, f"a process for each of them: {most} units of {each} threads beat one unit on {cores} cores"
+
+
+def _time_of(jobs: int, n_units: int, cores: int, flops: float) -> float:
+    """Return how long all units take, `jobs` side by side, in units of one of them on one core; see `SERIAL_SHARE`."""
+    threads = cores // jobs
+    serial = SERIAL_SHARE * math.pow(max(flops, 1.0) / 1e9, -SERIAL_POWER)
+    return math.ceil(n_units / jobs) * (1 + (threads - 1) * serial) / threads
 
 
 def _loaders(experiment: Experiment, wishes: Wishes, device: str, cores: int) -> int:

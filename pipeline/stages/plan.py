@@ -19,7 +19,7 @@ from pipeline.records.config import Config
 from pipeline.records.machine import Machine
 from pipeline.records.runs import Run, Unit, Workspace, start_run
 from pipeline.stages.budget import Cost, step_seconds
-from pipeline.stages.crossval import refuse_before_training
+from pipeline.stages.crossval import batch_flops_of, refuse_before_training
 from pipeline.stages.folding import fold_table
 from pipeline.stages.machines import Wishes, resolve_machine
 from pipeline.training.device import require_compiler
@@ -93,7 +93,7 @@ def plan_config(
         PodiumError: not even the smallest micro-batch fits into memory.
     """
     folds = fold_table(workspace, config, say)
-    machine = resolve_machine(workspace, config, wishes, say)
+    machine = resolve_machine(workspace, config, wishes)  # refuses before files are decoded
     data_folder = workspace.data(config.task)
     data = Dataset(
         config.task, config.experiment.input, data_folder, workspace.cache, machine.workers, say, wishes.show
@@ -102,7 +102,9 @@ def plan_config(
         require_compiler(machine.device)
     data.train_items("cpu")  # decoded once, and no part of later starts
     opened = time.perf_counter()
-    refuse_before_training(workspace.root, config, data, folds, False, say)
+    model = refuse_before_training(workspace.root, config, data, folds, False, say)
+    machine = resolve_machine(workspace, config, wishes, say, batch_flops=batch_flops_of(config, data, model))
+    del model
     for note in warnings_of(config.experiment):
         say(f"warning: {note}")
     starts = origin_hashes(workspace.root, config.experiment, range(folds.n_folds))
