@@ -24,7 +24,7 @@ N_CLASSES = 10
 def made_up_unit(
     array: NDArray[Any], experiment: Experiment, machine: Machine, n_heldout: int = 0
 ) -> tuple[UnitData, Parts]:
-    """Return a unit whose items are those of `array` (N, C, H, W), labelled in turn, and its parts.
+    """Return a unit whose items are those of `array`, (N, C, H, W) or (N, C, T), labelled in turn, and its parts.
 
     The first `n_heldout` rows are predicted after every epoch and not trained on.
     """
@@ -32,9 +32,14 @@ def made_up_unit(
     labels = np.arange(len(array), dtype=np.int64) % N_CLASSES
     rows = Rows(ids, tuple((n,) for n in range(len(array))), tuple(map(str, range(N_CLASSES))), labels)
     items = Items(array, machine.device)
-    source = Source(table="train.csv", files=("{id}.png",))
     task = Task(
-        name="benchmark", data=".", kind="multiclass", metric=MetricSpec(name="accuracy"), target=("y",), train=source
+        name="benchmark",
+        data=".",
+        input="image" if array.ndim == 4 else "signal",
+        kind="multiclass",
+        metric=MetricSpec(name="accuracy"),
+        target=("y",),
+        train=Source(table="train.csv", files=("{id}.png",)),
     )
     train, heldout = np.arange(n_heldout, len(array)), np.arange(n_heldout)
     parts = build_parts(task, experiment, machine, rows, items, train, 0)

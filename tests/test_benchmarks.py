@@ -453,4 +453,5 @@ def test_a_sparse_store_takes_no_disk_and_its_training_is_watched(
     out = tmp_path / "memory.md"
     memory.main(["--gb", "0.05", "--steps", "2", "--epochs", "2", "--folder", str(tmp_path), "--out", str(out)])
     assert "| 128 of 332 images, at random, 224 px | 0.05 GB |" in out.read_text()
+    assert "| 128 of 195 signals, at random, 64 channels of 1,000 samples | 0.05 GB |" in out.read_text()
     assert out.read_text().strip() == capsys.readouterr().out.strip()
