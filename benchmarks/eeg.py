@@ -1,6 +1,6 @@
 """What do EEGNet and DeepConvNet score, and how much of it is the choice of the best epoch on the test set?
 
-    python benchmarks/eeg.py            # under an hour on two cores; stopped, the same command goes on
+    python benchmarks/eeg.py            # 40 minutes on two cores; stopped, the same command goes on
     python benchmarks/eeg.py --quick    # minutes, to see that everything works; its numbers mean little
 
 Two nets x three activations on made-up motor imagery (`podium data synthetic-eeg`), trained in two ways:
