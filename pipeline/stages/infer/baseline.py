@@ -167,9 +167,10 @@ def _add_signal(made: Baseline, task: Task, seen: Glance) -> None:
         made.add("model", {"name": "conv1d", "width": 64, "dropout": 0.2}, shown)
     if chosen.offset < OFFSET:
         made.add("augment.time_shift", {"max_samples": max(1, n_samples // 20)}, "events do not begin exactly alike")
-    else:
-        why = f"signals lie {chosen.offset:.0f} deviations away from the zeros that would enter"
-        made.reasons["augment"] = f"not moved in time: {why}"
+        made.add("augment.amplitude", {"max_scale": 0.2}, "nor are they equally strong")
+        return
+    why = f"signals lie {chosen.offset:.0f} deviations away from the zeros that would enter"
+    made.reasons["augment"] = f"not moved in time: {why}"
     made.add("augment.amplitude", {"max_scale": 0.2}, "events are not equally strong")
 
 

@@ -19,12 +19,12 @@ from pipeline.stages.infer.telling import may_tell
 LEAST_ITEMS = 20
 """Fewer signals say nothing about the others."""
 LINE_RATIO = 5.0
-"""Power density of a line of the mains against what lies around it. Broad rhythms such as gamma stay below 2, and the
-median over items of mere noise below 1.5."""
+"""Power density of a line of the mains against what lies around it. Noise has 1, and a rhythm that is broader than
+some 5 Hz little more."""
 LINE_SHARE = 0.01
 """Of the power; a fainter line is nothing beside the rest that a net sees."""
 DRIFT_SHARE = 0.95
-"""Of the variance inside an item in a line and a curve. Noise that falls as 1 / f**2, a random walk, has about 0.9."""
+"""Of the variance inside an item in a line and a curve. A random walk has about three quarters."""
 LEVEL_RATIO = 3.0
 """How much more a channel's mean differs between items than the channel moves inside one; at 3, nine tenths of the
 variance that normalisation sees are no movement."""
@@ -32,8 +32,8 @@ CLIP = 10.0
 """Robust deviations: Gaussian signals of a million values stay within 5, those with double-exponential tails within 10
 up to some 10,000 values."""
 FAR = 20.0
-"""Robust deviations of a value that is no part of the signal, twice the clip: bursts and lost electrodes reach 20 to
-1,000."""
+"""Robust deviations of a value that is no part of the signal, twice the clip: an electrode that moves may
+leave hundreds."""
 MOST_FAR = 0.25
 """Share of items with such values; if more have them they are what the signal is made of, as heart beats are."""
 LONGEST = 2_048
@@ -43,7 +43,7 @@ QUIET = 0.001
 _PASSED = 0.8
 """Of half of the new rate; what lies above is weakened by the filter of the new rate."""
 COMMON_SHARE = 0.9
-"""Of the variance in one signal that all channels have alike; neighbouring electrodes of a scalp share about half."""
+"""Of the variance in one signal that all channels have alike; below, much of it may be what neighbours see alike."""
 LEAST_CHANNELS = 8
 """For a mean over channels that is not mostly the channel itself."""
 OFFSET = 3.0
