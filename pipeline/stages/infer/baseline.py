@@ -19,6 +19,7 @@ from pipeline.stages.infer import yaml_lines
 from pipeline.stages.infer.conclude import Facts
 from pipeline.stages.infer.glance import Glance, glance
 from pipeline.stages.infer.mirrors import MIN_PICTURES, Told, tell_from_mirrored
+from pipeline.stages.infer.signal_choices import LONGEST, OFFSET, choose_steps
 from pipeline.stages.infer.yaml_lines import entry
 
 Say = Callable[[str], None]
@@ -27,7 +28,6 @@ Block = dict[str, Any]
 FEW, MANY = 5_000, 50_000
 """Rows from which on epochs are fewer."""
 SMALLEST_PX, LARGEST_PX = 24, 64
-_LONGEST_EEG = 2_048
 _MOST_EEG_CHANNELS = 64
 
 _HEAD = (
@@ -151,19 +151,27 @@ def _add_flip(made: Baseline, seen: Glance, mirrors: tuple[Told, Told] | None) -
 
 
 def _add_signal(made: Baseline, task: Task, seen: Glance) -> None:
-    n_channels, n_samples = seen.n_channels, seen.median(1)
+    chosen = choose_steps(seen.signals)
+    for choice in chosen.choices:
+        made.add(choice.key, choice.value, choice.reason)
+    n_channels, longest = seen.n_channels, max(shape[1] for shape in seen.shapes)
+    n_samples = longest if chosen.n_samples is None else chosen.n_samples
     if not seen.has_one_shape:
-        n_samples = max(shape[1] for shape in seen.shapes)
-        made.add("input.length", n_samples, f"they differ; the longest of {len(seen.shapes)} has {n_samples:,} samples")
+        made.add("input.length", n_samples, f"they differ; the longest of {len(seen.shapes)} has {longest:,} samples")
     shown = f"{n_channels} channels of {n_samples:,} samples"
     if n_samples < 8:
         made.add("model", {"name": "mlp"}, f"{shown} are few")
-    elif 32 <= n_samples <= _LONGEST_EEG and 1 < n_channels <= _MOST_EEG_CHANNELS:
+    elif 32 <= n_samples <= LONGEST and 1 < n_channels <= _MOST_EEG_CHANNELS:
         made.add("model", {"name": "eegnet"}, shown)
     else:
         made.add("model", {"name": "conv1d", "width": 64, "dropout": 0.2}, shown)
-    made.add("augment.time_shift", {"max_samples": max(1, n_samples // 20)}, "events do not begin exactly alike")
-    made.add("augment.amplitude", {"max_scale": 0.2}, "nor are they equally strong")
+    if chosen.offset < OFFSET:
+        made.add("augment.time_shift", {"max_samples": max(1, n_samples // 20)}, "events do not begin exactly alike")
+        made.add("augment.amplitude", {"max_scale": 0.2}, "nor are they equally strong")
+        return
+    why = f"signals lie {chosen.offset:.0f} deviations away from the zeros that would enter"
+    made.reasons["augment"] = f"not moved in time: {why}"
+    made.add("augment.amplitude", {"max_scale": 0.2}, "events are not equally strong")
 
 
 def _add_training(made: Baseline, task: Task, facts: Facts) -> None:

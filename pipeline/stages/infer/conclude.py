@@ -31,6 +31,7 @@ from pipeline.stages.infer.inputs import find_input
 from pipeline.stages.infer.kinds import Kinds
 from pipeline.stages.infer.made import Made
 from pipeline.stages.infer.metrics import Wanted, find_metric, metric_in_texts, name_of
+from pipeline.stages.infer.rates import Stated, find_rate, rates_beside, rates_in_columns, rates_in_texts
 from pipeline.stages.infer.roles import Roles, find_roles
 from pipeline.stages.infer.row_sets import RowSets, find_rows
 from pipeline.stages.infer.settle import classes_of, settled_targets, without_brackets
@@ -80,6 +81,8 @@ class _Case:
     """Metrics that texts of the host name, the likeliest first."""
     metric: Wanted | None
     """The metric that the user states."""
+    rates: tuple[Stated, ...] = ()
+    """Sampling rates that lie beside the signals."""
 
     @property
     def metric_hint(self) -> str | None:
@@ -114,7 +117,9 @@ def conclude(
     """
     findings, given = Findings(), parse_overrides(overrides)
     delivered = read_delivery(folder, made_folder / "unpacked", findings, say)
-    case = _Case(delivered, given, findings, metric_in_texts(delivered.texts), metric or _stated_metric(given))
+    arrays, rates = rates_beside(delivered.arrays)
+    delivered = replace(delivered, arrays=arrays)
+    case = _Case(delivered, given, findings, metric_in_texts(delivered.texts), metric or _stated_metric(given), rates)
     rows = find_rows(delivered, _roles(case), given, findings)
     return _of_rows(rows, case, name, places)
 
@@ -138,6 +143,9 @@ def _of_rows(rows: RowSets, case: _Case, name: str, places: tuple[str, str]) -> 
     classes = classes_of(joined.train, kinds, targets.names)
     inputs = find_input(joined.train, case.delivered.index, given, findings)
     is_signal = inputs.get("input") == "signal"
+    if is_signal:
+        beside = (*case.rates, *rates_in_columns(joined.train.columns))
+        inputs |= find_rate(beside, rates_in_texts(case.delivered.texts), given, findings)
     joined, folds = find_folds(joined, rows, classes, targets.names, is_signal, given, findings)
     made, values = Made(), _first_values(name, kinds, metric, joined, targets)
     values |= folds | inputs

@@ -1,4 +1,5 @@
-"""A glance at some training items, for the choice of a first experiment: sizes, channels, what is missing."""
+"""A glance at some training items, for the choice of a first experiment: sizes, channels, what is missing, what
+signals are like."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from pipeline.data.tables import load_train
 from pipeline.records.experiment import Input
 from pipeline.records.rows import Rows
 from pipeline.records.task import Task
+from pipeline.stages.infer.signal_facts import SignalFacts, SignalMeasure, measure_signal, signal_facts
 
 T = TypeVar("T")
 
@@ -44,6 +46,8 @@ class Glance:
     """(N, C, 24, 24) in stored units; None of signals."""
     labels: NDArray[np.float32]
     """(N, L) what is known of each: one-hot, shares, labels, or values from 0 to 1 beside what they lack to it."""
+    signals: SignalFacts | None = None
+    """What was measured on signals; None of pictures."""
 
     @property
     def n_channels(self) -> int:
@@ -73,13 +77,22 @@ def glance(task: Task, data: Path, say: Callable[[str], None]) -> Glance:
     form = stored_form(task, Input(), None)
     opened = open_items(train.source, say, form)
     # Only what is measured is kept: two hundred photographs at their full size are gigabytes.
-    measured = _each(opened, form, first[:N_MEASURED], lambda item: (tuple(item.shape), _has_nan(item)))
-    found = [facts for facts in measured if facts is not None]
+    rate_hz = task.sample_rate_hz
+
+    def look(item: NDArray[Any]) -> _Measured:
+        signal = measure_signal(item, rate_hz) if task.input == "signal" and item.size else None
+        return _Measured(tuple(item.shape), _has_nan(item), signal)
+
+    measured = _each(opened, form, first[:N_MEASURED], look)
+    found = [each for each in measured if each is not None]
     if not found:
         formed(opened.read(first[0]), form, opened.name(first[0]))  # says what is wrong with it
         raise PodiumError(f"{data}: none of {len(measured)} training items can be read")
-    shapes, has_nan = tuple(shape for shape, _ in found), any(is_missing for _, is_missing in found)
+    shapes, has_nan = tuple(each.shape for each in found), any(each.has_nan for each in found)
     pictures, labels = None, _labels(task, train.rows)[chosen]
+    places = [place for place, each in enumerate(measured) if each is not None and each.signal is not None]
+    waves = [each.signal for each in found if each.signal is not None]
+    signals = signal_facts(waves, labels[places], rate_hz)
     if task.input == "image":
         n_channels = max(shape[0] for shape in shapes)
         channels = n_channels if is_file and n_channels in (1, 3, 4) else None
@@ -89,7 +102,16 @@ def glance(task: Task, data: Path, say: Callable[[str], None]) -> Glance:
         kept = [place for place, item in enumerate(seen) if item is not None and len(item) == n_channels]
         pictures = np.array([seen[place] for place in kept], dtype=np.float32)
         labels = labels[kept]
-    return Glance(shapes, has_nan, is_file, pictures, labels)
+    return Glance(shapes, has_nan, is_file, pictures, labels, signals)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What is kept of one item."""
+
+    shape: tuple[int, ...]
+    has_nan: bool
+    signal: SignalMeasure | None
 
 
 def _each(

@@ -13,13 +13,13 @@ from pipeline.records.task import Format, Kind
 from pipeline.stages.infer.findings import Finding
 from pipeline.stages.infer.formats import DEFAULT_K
 from pipeline.stages.infer.kinds import evenness
+from pipeline.stages.infer.texts import read_texts
 
 Wanted = str | dict[str, Any]
 """A metric by name, or a block with its options, as `metric:` of a task takes it."""
 
 UNEVEN = 0.7
 """Below this evenness of the classes, macro F1 counts all of them alike where accuracy would see the largest only."""
-_MAX_TEXT_BYTES = 1_000_000
 
 HOST_WORDS: tuple[tuple[str, str], ...] = (
     (r"quadratic(ally)?[\s-]+weighted[\s-]+kappa|\bqwk\b|quadratic kappa|cohen'?s? kappa", "quadratic_kappa"),
@@ -55,19 +55,14 @@ def metric_in_texts(paths: Iterable[Path]) -> list[tuple[Wanted, str]]:
     A name that stands near a word such as `evaluated` or `metric`, and behind it, counts before others.
     """
     found: list[tuple[int, Wanted, str]] = []
-    for path in paths:
-        try:
-            text = path.read_bytes()[:_MAX_TEXT_BYTES].decode("utf-8", errors="replace")
-        except OSError:
-            continue
-        text = re.sub(r"<[^>]+>", " ", text) if path.suffix.lower() in (".html", ".htm") else text
+    for name_of_file, text in read_texts(paths):
         taken: list[tuple[int, int]] = []
         for pattern, name in HOST_WORDS:
             for hit in re.finditer(pattern, text, re.IGNORECASE):
                 if any(start < hit.end() and hit.start() < stop for start, stop in taken):
                     continue  # `accuracy` inside `balanced accuracy`
                 taken.append(hit.span())
-                found.append((_distance(text, hit), _with_k(name, hit), path.name))
+                found.append((_distance(text, hit), _with_k(name, hit), name_of_file))
     return [(wanted, where) for _, wanted, where in sorted(found, key=lambda each: each[0])]
 
 
