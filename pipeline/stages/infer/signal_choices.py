@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.data.robust import IQR_OF_NORMAL
 from pipeline.stages.infer.signal_facts import MAINS_HZ, N_BANDS, Floats, SignalFacts
 from pipeline.stages.infer.telling import may_tell
 
@@ -124,7 +125,7 @@ def _level(facts: SignalFacts) -> Choice | None:
         return None
     low, high = np.percentile(facts.level, [25, 75], axis=0)
     alive = _alive(facts)
-    ratio = float(np.median(((high - low) / 1.349)[alive] / np.median(facts.deviation, axis=0)[alive]))
+    ratio = float(np.median(((high - low) / IQR_OF_NORMAL)[alive] / np.median(facts.deviation, axis=0)[alive]))
     if ratio < LEVEL_RATIO or may_tell(facts.level, facts.labels):
         return None
     whole = round(_longest(facts) / facts.rate_hz, 6)
