@@ -21,11 +21,11 @@ from pipeline.base.errors import ConfigError, DivergedError, MismatchError
 from pipeline.data.tables import load_train
 from pipeline.records.cv import metric_of, score_predictions
 from pipeline.records.predictions import load_predictions, mean_predictions
-from pipeline.records.runs import Run, Workspace
+from pipeline.records.runs import Run
 from pipeline.records.study import load_study, points_of
 from pipeline.stages import crossval
 from pipeline.stages.report.page import Section, Table, markdown_table, write_page
-from pipeline.stages.report.pictures import moving_average
+from pipeline.stages.report.pictures import moving_average, shown_range
 from pipeline.stages.study import page as study_page
 from pipeline.stages.study import points as study_points
 from pipeline.stages.study.results import confusion, gain_over
@@ -364,15 +364,45 @@ def test_text_of_the_user_is_escaped_on_a_page_and_in_markdown(tmp_path: Path) -
     assert markdown_table(table).splitlines()[2] == "| x/y & <script> |"
 
 
-@pytest.mark.parametrize("name", ["initialisers", "optimizers", "regularisers", "contest"])
-def test_the_shipped_studies_are_whole_and_every_point_is_a_valid_experiment(name: str) -> None:
+def test_an_axis_leaves_out_what_would_hide_the_others_and_only_that() -> None:
+    near = [0.980, 0.982, 0.984, 0.986, 0.988]
+    assert shown_range(near) == pytest.approx((0.9792, 0.9888))
+    assert shown_range([*near, 0.1]) == pytest.approx((0.9792, 0.9888))
+    assert shown_range([*near, 9.0]) == pytest.approx((0.9792, 0.9888))
+    assert shown_range([*near, 0.94])[0] < 0.94  # within ten times the distance of the quartiles
+    assert shown_range([*near, 0.1, 0.2, 0.3])[0] < 0.1  # too many to be left out
+    assert shown_range([0.5, 0.5]) == pytest.approx((0.475, 0.525))
+    assert shown_range([0.0]) == (-0.05, 0.05)
+    assert shown_range([]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("file", "n_points", "n_seeds"),
+    [
+        ("mnist/studies/initialisers.yaml", 24, 3),
+        ("mnist/studies/optimizers.yaml", 7, 3),
+        ("mnist/studies/regularisers.yaml", 7, 3),
+        ("mnist/studies/contest.yaml", 14, 3),
+        ("cifar10/studies/precision.yaml", 2, 5),
+    ],
+)
+def test_the_shipped_studies_are_whole_and_every_point_is_a_valid_experiment(
+    file: str, n_points: int, n_seeds: int
+) -> None:
     from pipeline.stages.study.stage import configs_of
 
-    path = Path(__file__).parent.parent / "configs" / "mnist" / "studies" / f"{name}.yaml"
+    path = Path(__file__).parent.parent / "configs" / file
     loaded = load_study(path)
     points = points_of(loaded, str(path))
-    configs = configs_of(loaded, path, points, name)
-    assert {"initialisers": 24, "optimizers": 7, "regularisers": 7, "contest": 12}[name] == len(points)
-    assert all(config.experiment.seeds == (0, 1, 2) for config in configs.values())
-    assert all(round(60_000 * config.experiment.folds.holdout_frac) == 10_000 for config in configs.values())
-    assert Workspace(Path()).run(next(iter(configs.values())).task, f"{name}-x").parent.name == "mnist"
+    configs = configs_of(loaded, path, points, path.stem)
+    assert len(points) == n_points
+    n_rows = {"mnist": 60_000, "cifar10": 50_000}
+    for config in configs.values():
+        assert config.experiment.seeds == tuple(range(n_seeds))
+        assert round(n_rows[config.task.name] * config.experiment.folds.holdout_frac) == 10_000
+
+
+def test_every_shipped_study_is_tried() -> None:
+    """By the test above."""
+    shipped = list((Path(__file__).parent.parent / "configs").glob("*/studies/*.yaml"))
+    assert sum("-base" not in path.stem and path.stem != "base" for path in shipped) == 5

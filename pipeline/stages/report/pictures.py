@@ -29,7 +29,10 @@ def moving_average(values: NDArray[np.float64], width: int) -> NDArray[np.float6
 
 
 def draw_bars(path: Path, bars: Sequence[tuple[str, Sequence[float], float | None]], label: str, title: str) -> None:
-    """Draw a bar for each mean, from where the smallest value is still seen; dots are seeds, whiskers their deviation.
+    """Draw a bar for each mean, with its number; dots are seeds, whiskers their deviation.
+
+    The axis begins where the smallest value is still seen, but for values so far off that nothing would be told of the
+    others: see `shown_range`. Of these only the number tells, and an arrow which way they lie.
 
     Args:
         path: of the picture.
@@ -37,24 +40,24 @@ def draw_bars(path: Path, bars: Sequence[tuple[str, Sequence[float], float | Non
         label: of the values.
         title: of the picture.
     """
-    figure = new_figure(8.5, 1.3 + 0.32 * len(bars))
+    figure = new_figure(8.5, 1.5 + 0.32 * len(bars))
     axes = figure.subplots()
     known = [value for _, values, _ in bars for value in values]
+    low, high = shown_range(known + [reported for _, _, reported in bars if reported is not None])
     for place, (_, values, reported) in enumerate(bars):
         if values:
-            spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-            axes.barh(place, np.mean(values), xerr=spread, height=0.6, color=colour_of(0), alpha=0.6, capsize=3)
+            mean, spread = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+            axes.barh(place, mean, xerr=spread, height=0.6, color=colour_of(0), alpha=0.6, capsize=3)
             axes.plot(values, [place] * len(values), "o", markersize=3, color="black")
+            arrow = "\N{LEFTWARDS ARROW} " if mean < low else "\N{RIGHTWARDS ARROW} " if mean > high else ""
+            right = axes.get_yaxis_transform()  # axes across, bars down
+            axes.text(1.01, place, f"{arrow}{mean:.4g}", transform=right, va="center", fontsize=9)
         if reported is not None:
             axes.plot([reported], [place], "D", markersize=6, color=colour_of(3), label="reported elsewhere")
-            known.append(reported)
-    if known:
-        low, high = min(known), max(known)
-        margin = 0.1 * (high - low) or 0.05 * abs(high) or 0.05
-        axes.set_xlim(low - margin, high + margin)
+    axes.set_xlim(low, high)
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        axes.legend(handles[:1], labels[:1], loc="lower right", frameon=False)
+        figure.legend(handles[:1], labels[:1], loc="outside lower right", frameon=False)
     axes.set_yticks(range(len(bars)), [plain_text(name) for name, _, _ in bars])
     axes.invert_yaxis()
     axes.set_title(plain_text(title), loc="left", fontsize=11)
@@ -62,6 +65,22 @@ def draw_bars(path: Path, bars: Sequence[tuple[str, Sequence[float], float | Non
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
+
+
+def shown_range(values: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of an axis that shows values with a margin; 0 to 1 for none.
+
+    Left out are values that lie further from the quartiles than ten times their distance, if they are few: at most a
+    quarter on one side.
+    """
+    if not values:
+        return 0.0, 1.0
+    first, third = np.quantile(values, [0.25, 0.75])
+    reach = 10 * (third - first)
+    near = [value for value in values if first - reach <= value <= third + reach]
+    low, high = min(near), max(near)
+    margin = 0.1 * (high - low) or 0.05 * abs(high) or 0.05
+    return low - margin, high + margin
 
 
 def draw_curves(path: Path, panels: Mapping[str, Mapping[str, Curve]], width: int = 1) -> None:
