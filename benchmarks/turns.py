@@ -12,16 +12,25 @@ CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time
 
 
 def seconds_of(
-    ways: Mapping[str, Callable[[], object]], n_rounds: int, n_calls: int, clock: str = "wall"
+    ways: Mapping[str, Callable[[], object]],
+    n_rounds: int,
+    n_calls: int,
+    clock: str = "wall",
+    before: Callable[[], object] | None = None,
 ) -> dict[str, list[float]]:
-    """Return the seconds of a call of each way in each round, after two calls that are not counted."""
-    now = CLOCKS[clock]
+    """Return the seconds of a call of each way in each round, after two calls that are not counted.
+
+    `before` is called ahead of all calls of a round, and of those that are not counted; its time counts for none.
+    """
+    now, before = CLOCKS[clock], before or (lambda: None)
     for way in ways.values():
-        way()
-        way()
+        for _ in range(2):
+            before()
+            way()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(n_rounds):
         for name, way in ways.items():
+            before()
             began = now()
             for _ in range(n_calls):
                 way()

@@ -32,6 +32,10 @@ def test_ways_take_turns_and_two_calls_of_each_are_not_counted(monkeypatch):
     assert turns.seconds_of(ways, 2, 3) == {"a": [1.0, 1.0], "b": [4.0, 4.0]}
     assert "".join(called) == "aabb" + "aaabbb" * 2
 
+    called.clear()
+    assert turns.seconds_of(ways, 1, 2, before=lambda: way("-", 100.0)) == {"a": [1.0], "b": [4.0]}
+    assert "".join(called) == "-a-a-b-b-aa-bb"
+
 
 @pytest.mark.parametrize(
     ("ratio", "is_rate", "expected"), [("faster by", False, "0.25x"), ("cost", False, "4.00x"), ("more", True, "4.00x")]
@@ -58,7 +62,7 @@ def test_the_loops_over_files_see_the_same_pictures(tmp_path):
     whole = decode.pillow_loop(paths, 64)
     np.testing.assert_array_equal(whole.transpose(0, 3, 1, 2), [read_image(path) for path in paths])
     decode.build_store(paths, 32, tmp_path / "cache")
-    assert len(list((tmp_path / "cache").glob("*/store/*/items.bin"))) == 1
+    assert len(list((tmp_path / "cache/store").glob("*/items.bin"))) == 1
 
 
 def test_the_training_that_is_started_is_a_valid_one(tmp_path):

@@ -24,8 +24,9 @@ WORTH_IT = 0.95
 """Fewer side by side must promise this share of the time, as the promise is a rough one."""
 
 SERIAL_SHARE, SERIAL_POWER = 0.8, 0.6
-"""A unit of n threads is n / (1 + (n - 1) s) times as fast as one of one thread, with s = 0.8 (GFLOP of a forward pass
-of a batch) ** -0.6. Measured on two cores with four nets of 0.5 to 121 GFLOP: 0.49 to 0.96 of twice the speed."""
+"""A unit of n threads is taken to be n / (1 + (n - 1) s) times as fast as one of one thread, s = 0.8 F ** -0.6 with F
+the GFLOP of a forward pass of a batch. On two cores four nets of 0.5 to 121 GFLOP were 0.49 to 0.96 of twice as fast. A
+net of few large operations, as `conv5x5`, is better than that, and trains side by side all the same."""
 
 
 @dataclass(frozen=True)
