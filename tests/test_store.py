@@ -73,6 +73,21 @@ def test_threads_run_only_a_few_blocks_ahead_of_the_disk() -> None:
     assert [indices.start for indices, _ in blocks] == list(range(1, 100))
 
 
+@pytest.mark.parametrize("system", ["cuts short", "lacks the call"])
+def test_items_are_whole_where_the_system_does_not_write_all_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    source = make_images(tmp_path / "a", 40)
+    expected = np.stack([read_image(path) for path in source.paths])
+    if system == "lacks the call":
+        monkeypatch.delattr(os, "pwritev", raising=False)
+    else:
+        # Not a whole number of items, which have 144 bytes each.
+        monkeypatch.setattr(os, "pwritev", lambda file, parts, at: os.pwrite(file, b"".join(parts)[:1000], at))
+    store = open_store(source, IMAGE, tmp_path / "cache", report=silent, verify=True)
+    np.testing.assert_array_equal(store.array, expected)
+
+
 def test_a_second_use_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_images(tmp_path / "a", 5)
     first = built(tmp_path, source)
