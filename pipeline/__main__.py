@@ -6,12 +6,40 @@ leaves the allocator of the process as it is (`base/allocator.py`).
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 
 from pipeline.base.allocator import keep_freed_memory
 from pipeline.base.errors import PodiumError
 from pipeline.base.interrupt import INTERRUPTED
+
+
+def command() -> None:
+    """Be the process of one command: run `main` and end at once, without the second in which Python clears torch away.
+
+    Everything that asked to be called at the end is called, threads are waited for, and output is written out.
+    """
+    code: object = 1  # of an error that nobody foresaw
+
+    def leave() -> None:
+        number = code if isinstance(code, int) else 0 if code is None else 1
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (BrokenPipeError, ValueError):  # its reader has gone, or it was closed
+                pass
+            except OSError:  # a full disk
+                number = number or 1
+        os._exit(number)
+
+    atexit.register(leave)  # the first to be registered is the last to be called
+    try:
+        main()
+        code = 0
+    except SystemExit as end:
+        code = end.code
+        raise
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -37,4 +65,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command()

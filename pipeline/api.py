@@ -171,6 +171,10 @@ def train(
         PodiumError: something is wrong with the config, the data or the run's name; nothing was trained.
         StopRequestedError: a signal came; the same call goes on where it stopped.
     """
+    from pipeline.stages.early import start_early
+
+    loaded = config(path, overrides, name)
+    start_early(loaded, folds, device, jobs)
     from pipeline.stages.across import train_with_subjects
     from pipeline.stages.machines import Wishes
 
@@ -185,7 +189,6 @@ def train(
         show=show,
         minutes=minutes,
     )
-    loaded = config(path, overrides, name)
     with display(show, loaded.experiment.folds.n_folds * len(loaded.experiment.seeds)) as report:
         return train_with_subjects(Workspace(Path(root)), loaded, wishes, say, report, folds)
 

@@ -51,6 +51,41 @@ def test_a_users_mistake_prints_one_message_and_no_traceback_in_a_shell():
     assert done.stderr == "podium: nowhere.yaml: no such file.\n"
 
 
+@pytest.mark.parametrize(
+    ("body", "code", "error"),
+    [
+        ("raise SystemExit(0)", 0, ""),
+        ("raise SystemExit(75)", 75, ""),
+        ("raise SystemExit", 0, ""),
+        ("pass", 0, ""),
+        ("raise ValueError('not foreseen')", 1, "ValueError: not foreseen"),
+    ],
+)
+def test_a_command_ends_at_once_but_not_before_what_waits_for_the_end(body, code, error):
+    script = f"""
+import atexit, sys, threading, time
+from pipeline import __main__ as entry
+
+class Slow:
+    def __del__(self):
+        print("cleared")
+
+def body():
+    entry.kept = Slow()
+    atexit.register(print, "at exit")
+    threading.Thread(target=lambda: (time.sleep(0.3), print("thread"))).start()
+    print("body")
+    {body}
+
+entry.main = body
+entry.command()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert done.stdout.split("\n") == ["body", "thread", "at exit", ""]
+    assert done.stderr.strip().endswith(error)
+
+
 def test_no_command_is_left_out_here():
     names = [info.name or info.callback.__name__ for info in commands.app.registered_commands]
     assert set(COMMANDS) <= set(names)

@@ -5,13 +5,14 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 
 from pipeline.base.errors import DataError, MismatchError, PodiumError, StopRequestedError
-from pipeline.base.interrupt import INTERRUPTED, StopFlag, stop_on_signals
-from pipeline.training.executors import run_jobs
+from pipeline.base.interrupt import INTERRUPTED, SIGNALS, StopFlag, stop_on_signals
+from pipeline.training.executors import run_jobs, start_home
 
 
 class StubbornError(Exception):
@@ -261,6 +262,34 @@ def test_a_signal_to_the_whole_group_ends_it_though_an_idle_worker_dies_of_it(nu
     process.kill()
     assert not is_hanging
     assert process.exitcode == 75
+
+
+def tell_environment(name, report, stop):
+    report((os.getpid(), os.environ.get(name)))
+
+
+def test_workers_have_the_environment_of_now_and_not_of_when_their_home_started(monkeypatch):
+    for value in ("first", "second", None):
+        if value is None:
+            monkeypatch.delenv("PODIUM_TEST_OF_WORKERS")
+        else:
+            monkeypatch.setenv("PODIUM_TEST_OF_WORKERS", value)
+        seen = []
+        run_jobs(tell_environment, ["PODIUM_TEST_OF_WORKERS"] * 2, 2, seen.append)
+        assert [found for _, found in seen] == [value, value]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_no_signal_ends_the_process_that_workers_are_forked_from(number):
+    start_home()
+    run_jobs(count_up, [("a", 1), ("b", 1)], 2, print)  # it has done its imports
+    home = forkserver._forkserver._forkserver_pid
+    os.kill(home, number)
+    seen = []
+    run_jobs(count_up, [("a", 1), ("b", 1)], 2, seen.append)
+    assert len(seen) == 2
+    assert forkserver._forkserver._forkserver_pid == home
+    assert is_running(home)
 
 
 def test_an_error_of_the_display_is_raised_and_hangs_nothing():

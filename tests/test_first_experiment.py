@@ -292,7 +292,7 @@ def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             def __init__(self, experiment: Experiment) -> None:
                 pixels, width = np.prod(experiment.input.size) / 64**2, experiment.model.options["width"] / 32
                 epochs = (seconds_of_epoch * pixels * width**1.5,) * experiment.train.epochs
-                self.cost = Cost(5, 0.5, epochs, 0.5, n_units=5, n_parallel=2)
+                self.cost = Cost(5, 0.5, epochs, 0.5, n_units=5, n_parallel=2, at_once=2)
                 self.machine = load_machine()
 
         def planned(_workspace: Any, config: Any, *_more: Any) -> Found:

@@ -89,7 +89,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 
 
 def test_a_run_costs_its_rounds_of_units() -> None:
-    cost = Cost(preparation=7.0, opening=2.0, epochs=(10.0, 20.0), prediction=5.0, n_units=5, n_parallel=2)
+    cost = Cost(preparation=7.0, opening=2.0, epochs=(10.0, 20.0), prediction=5.0, n_units=5, n_parallel=2, at_once=2)
     assert cost.unit == 2 + 30 + 5
     assert cost.n_rounds == 3
     assert cost.run == 7 + 3 * 37
@@ -97,9 +97,23 @@ def test_a_run_costs_its_rounds_of_units() -> None:
     assert [cost.units_within(seconds) for seconds in (0, 43, 44, 81, 118, 1e6)] == [0, 0, 2, 4, 5, 5]
 
 
-@pytest.mark.parametrize("n_parallel", [1, 2, 5])
+def test_units_that_take_turns_end_together() -> None:
+    cost = Cost(preparation=0.0, opening=0.0, epochs=(10.0,), prediction=0.0, n_units=5, n_parallel=3, at_once=2)
+    assert cost.run == 25  # three in 15 s, two in 10
+    assert [cost.units_within(seconds) for seconds in (14, 15, 24, 25)] == [0, 3, 3, 5]
+
+
+@pytest.mark.parametrize("n_parallel", [1, 2, 3, 5])
 def test_the_epochs_that_fit_fit_and_one_more_would_not(n_parallel: int) -> None:
-    cost = Cost(preparation=7.0, opening=2.0, epochs=(10.0,) * 8, prediction=5.0, n_units=5, n_parallel=n_parallel)
+    cost = Cost(
+        preparation=7.0,
+        opening=2.0,
+        epochs=(10.0,) * 8,
+        prediction=5.0,
+        n_units=5,
+        n_parallel=n_parallel,
+        at_once=min(2, n_parallel),
+    )
     for quota in (10.0, 60.0, 100.5, 333.3):
         n = cost.epochs_within(quota)
         assert n == 0 or replace(cost, epochs=(10.0,) * n).run <= quota
@@ -299,7 +313,8 @@ def test_a_batch_that_would_fill_this_machine_is_refused_before_it_does(
 def test_probes_wait_for_each_other_and_stop_when_they_are_asked_to(tmp_path: Path) -> None:
     ends: list[float] = []
     jobs = [
-        ProbeJob(UnitJob(tmp_path, tmp_path, Unit(0, 0), Machine()), number, 2, tmp_path, 1.0, 0.0) for number in (0, 1)
+        ProbeJob(UnitJob(tmp_path, tmp_path, Unit(0, 0), Machine()), number, 2, 2, tmp_path, 1.0, 0.0)
+        for number in (0, 1)
     ]
 
     def meet(job: ProbeJob) -> None:
@@ -374,7 +389,7 @@ def probed(**more: Any) -> Probed:
 def test_a_quota_that_does_not_hold_says_what_would_fit(tmp_path: Path) -> None:
     toy(tmp_path)
     made = plan(tmp_path)
-    cost = Cost(preparation=10.0, opening=0.0, epochs=(100.0,) * 10, prediction=0.0, n_units=5, n_parallel=2)
+    cost = Cost(preparation=10.0, opening=0.0, epochs=(100.0,) * 10, prediction=0.0, n_units=5, n_parallel=2, at_once=2)
     made = replace(made, cost=cost, quota_sec=2500.0, probes=(probed(), probed()), phases={PLAIN: 0.1})
     assert made.holds is False
     (line,) = [line for line in plan_lines(made) if line[0] == "quota"]

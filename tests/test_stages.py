@@ -29,7 +29,8 @@ from pipeline.records.rows import Rows
 from pipeline.records.runs import Run, Unit, Workspace
 from pipeline.records.task import MetricSpec
 from pipeline.stages import crossval, machines, twins
-from pipeline.stages.machines import Wishes, choose_jobs, resolve_machine
+from pipeline.stages.machines import Wishes, choose_jobs, resolve_machine, rounds_of
+from pipeline.stages.plan_table import plan_lines
 
 
 def edit_yaml(path: Path, **values: Any) -> None:
@@ -356,7 +357,7 @@ def test_the_machine_is_as_asked_else_as_the_run_started_else_as_it_suits(tmp_pa
 @pytest.mark.parametrize(
     ("wishes", "jobs", "reason"),
     [
-        ({}, 4, "beat one unit on 4 cores"),
+        ({}, 5, "5 units of one thread take turns on 4 cores"),
         ({"device": "cuda"}, 1, "the device to itself"),
         ({"n_units": 1}, 1, "one unit"),
         ({"n_units": 3}, 3, "3 units of 1 threads"),
@@ -365,17 +366,19 @@ def test_the_machine_is_as_asked_else_as_the_run_started_else_as_it_suits(tmp_pa
         ({"threads": 9}, 1, "4 cores have 9 threads"),
         ({"free": 5 * 2**29}, 2, "2.5 GiB of memory are free"),
         ({"free": 1000}, 1, "0.0 GiB"),
-        ({"free": None}, 4, "beat one unit"),
+        ({"free": None}, 5, "take turns"),
         ({"cores": 1}, 1, "1 cores have 1 threads"),
-        # Five units on two cores: three rounds of two, unless a step keeps both cores busy anyway.
-        ({"cores": 2, "batch_flops": lambda: 1e9}, 2, "2 units of 1 threads"),
-        ({"cores": 2, "batch_flops": lambda: 120e9}, 1, "2 would leave cores idle in the last .* 120 GFLOP"),
-        ({"cores": 2, "n_units": 6, "batch_flops": lambda: 120e9}, 2, "2 units of 1 threads"),
-        ({"cores": 2, "n_units": 15, "batch_flops": lambda: 120e9}, 2, "2 units of 1 threads"),  # one core of 16 idle
-        ({"n_units": 6, "batch_flops": lambda: 1e9}, 4, "4 units of 1 threads beat"),
-        ({"n_units": 6, "batch_flops": lambda: 120e9}, 2, "2 units of 2 threads keep"),
-        ({"cores": 2, "threads": 1, "batch_flops": lambda: 120e9}, 2, "2 units of 1 threads"),  # as asked
-        ({"cores": 2, "device": "cuda", "batch_flops": lambda: 120e9}, 1, "the device to itself"),
+        # The last round would leave cores idle: one more takes turns, if memory and threads let it.
+        ({"cores": 2}, 3, "3 units of one thread take turns on 2 cores, which leaves none idle at the end of 5"),
+        ({"cores": 2, "threads": 1}, 3, "3 units of one thread"),
+        ({"cores": 2, "n_units": 15}, 3, "3 units of one thread"),
+        ({"cores": 2, "n_units": 25}, 2, "2 units of 1 threads"),  # one core of 26 idle
+        ({"cores": 2, "n_units": 6}, 2, "2 units of 1 threads"),
+        ({"cores": 2, "free": 5 * 2**29}, 2, "2 units of 1 threads"),
+        ({"n_units": 6}, 6, "6 units of one thread"),
+        ({"n_units": 6, "threads": 2}, 2, "2 units of 2 threads"),
+        ({"n_units": 5, "threads": 2}, 2, "2 units of 2 threads"),
+        ({"cores": 2, "device": "cuda"}, 1, "the device to itself"),
     ],
 )
 def test_jobs_are_chosen_with_a_reason(wishes, jobs, reason):
@@ -385,20 +388,33 @@ def test_jobs_are_chosen_with_a_reason(wishes, jobs, reason):
     assert re.search(reason, why)
 
 
-def test_large_nets_train_one_after_another_where_rounds_come_out_uneven(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("n_units", "jobs", "at_once", "rounds"),
+    [
+        (5, 2, 2, 3),
+        (5, 3, 2, 2.5),
+        (5, 5, 2, 2.5),
+        (1, 3, 2, 1),
+        (6, 4, 4, 2),
+        (6, 6, 4, 1.5),
+        (4, 3, 2, 2.5),
+        (0, 3, 2, 0),
+    ],
+)
+def test_rounds_are_counted_in_the_time_of_one_unit(n_units, jobs, at_once, rounds):
+    assert rounds_of(n_units, jobs, at_once) == rounds
+
+
+def test_units_of_one_thread_take_turns_where_rounds_come_out_uneven(tmp_path, monkeypatch, capsys):
     config = make_toy(tmp_path)  # three folds
     monkeypatch.setattr(machines, "count_cores", lambda: 2)
-    assert "2 units of 1 threads beat" in said_of_plan(config, tmp_path, capsys)
-    monkeypatch.setattr(machines, "SERIAL_SHARE", 1e-9)  # as if every step kept all cores busy
-    assert "2 would leave cores idle" in said_of_plan(config, tmp_path, capsys)
-    run = api.train(config, name="large", threads=None, jobs=None, device="cpu", show="quiet", root=tmp_path)
-    assert (run.machine.jobs, run.machine.threads) == (1, 2)
-
-
-def said_of_plan(config, root, capsys):
-    capsys.readouterr()
-    api.plan(config, device="cpu", seconds=0.1, root=root)
-    return capsys.readouterr().err
+    plan = api.plan(config, device="cpu", seconds=0.1, root=tmp_path)
+    assert "jobs: 3, a process for each of them: 3 units of one thread take turns on 2 cores" in capsys.readouterr().err
+    assert (len(plan.probes), plan.cost.n_parallel, plan.cost.at_once, plan.cost.n_rounds) == (2, 3, 2, 1.5)
+    (line,) = [line for line in plan_lines(plan) if line[0] == "run"]
+    assert line[2] == "3 units, 3 taking turns on 2 cores: the time of 1.5"
+    run = api.train(config, name="turns", threads=None, jobs=None, device="cpu", show="quiet", root=tmp_path)
+    assert (run.machine.jobs, run.machine.threads) == (3, 1)
 
 
 def test_a_run_in_bf16_does_not_go_on_where_there_is_none(tmp_path, monkeypatch):

@@ -13,6 +13,8 @@ from types import FrameType
 from pipeline.base.errors import StopRequestedError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report Ctrl-C
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""What asks work to stop."""
 
 
 class StopFlag:
@@ -61,7 +63,7 @@ class Deadline:
 
 @contextmanager
 def stop_on_signals(also: Callable[[], bool] | None = None) -> Iterator[StopFlag]:
-    """Yield a flag that SIGINT, SIGTERM and SIGUSR1 set inside the block; a second Ctrl-C interrupts at once.
+    """Yield a flag that `SIGNALS` set inside the block; a second Ctrl-C interrupts at once.
 
     Outside of the main thread, where Python allows no handlers, the flag is yielded without them.
     """
@@ -75,8 +77,7 @@ def stop_on_signals(also: Callable[[], bool] | None = None) -> Iterator[StopFlag
             raise KeyboardInterrupt
         flag.signal_number = number
 
-    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
-    old = {number: signal.signal(number, handle) for number in numbers}
+    old = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         yield flag
     finally:

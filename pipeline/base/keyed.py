@@ -138,10 +138,16 @@ def seeded(key: int) -> Iterator[None]:
     """
     import torch  # here, because it takes a second that `podium --help` need not wait
 
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(key % 2**63)
+    # Not `torch.manual_seed`: it formats its caller's stack for every kind of device that is not there, 0.1 to 0.5 ms.
+    generators = [torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_initialized() else ())]  # type: ignore[no-untyped-call]
+    states = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(key % 2**63)
         yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
 
 
 def _bits(key: int, ids: UInt64s, n_draws: int, occurrence: UInt64s | None) -> UInt64s:

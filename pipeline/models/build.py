@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import torch
 from pydantic import ValidationError, create_model
 from torch import nn
 
@@ -87,18 +86,6 @@ def describe(model: nn.Module) -> str:
     total = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return f"{total:,} parameters" + (f", {trained:,} of them trained" if trained != total else "")
-
-
-def forward_flops(model: nn.Module, in_shape: tuple[int, ...]) -> int:
-    """Return the operations of a forward pass of one item (C, H, W) or (C, T), a multiplication and addition each one.
-
-    Counted are those of matrix products and convolutions; the model is then in evaluation mode.
-    """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.eval()(torch.zeros(1, *in_shape))
-    return int(counter.get_total_flops())
 
 
 def check_options(name: str, builder: Builder, options: Mapping[str, Any]) -> dict[str, Any]:

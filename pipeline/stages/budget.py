@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.base.errors import ConfigError
+from pipeline.stages.machines import rounds_of
 from pipeline.training.phases import Phase, Steps, cost_of
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
@@ -28,16 +29,18 @@ class Cost:
     """Units to be trained."""
     n_parallel: int
     """Units side by side."""
+    at_once: int
+    """Of those, units that there are cores for; more take turns."""
 
     @property
     def unit(self) -> float:
-        """Return the seconds of a unit, from its opening to its predictions."""
+        """Return the seconds of a unit that takes no turns, from its opening to its predictions."""
         return self.opening + sum(self.epochs) + self.prediction
 
     @property
-    def n_rounds(self) -> int:
-        """Return how many units follow each other; the last round may be less than full."""
-        return -(-self.n_units // self.n_parallel)
+    def n_rounds(self) -> float:
+        """Return the time of all units in that of one; see `rounds_of`."""
+        return rounds_of(self.n_units, self.n_parallel, self.at_once)
 
     @property
     def run(self) -> float:
@@ -46,12 +49,14 @@ class Cost:
 
     def units_within(self, seconds: float) -> int:
         """Return how many units end within the given time."""
-        rounds = max(0, int((seconds - self.preparation) / self.unit))
-        return min(self.n_units, rounds * self.n_parallel)
+        rounds = max(0.0, (seconds - self.preparation) / self.unit)
+        if rounds >= self.n_rounds:
+            return self.n_units
+        return min(self.n_units, int(rounds / max(1.0, self.n_parallel / self.at_once)) * self.n_parallel)
 
     def epochs_within(self, seconds: float) -> int:
         """Return how many epochs of mean cost every unit may have so that the run ends within the given time."""
-        each = (seconds - self.preparation) / max(1, self.n_rounds) - self.opening - self.prediction
+        each = (seconds - self.preparation) / max(1.0, self.n_rounds) - self.opening - self.prediction
         return max(0, int(each / (sum(self.epochs) / len(self.epochs))))
 
 

@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
-
 from pipeline.base.errors import ConfigError, DataError, StopRequestedError
 from pipeline.base.files import write_json
 from pipeline.base.interrupt import Deadline, StopFlag
@@ -20,7 +18,6 @@ from pipeline.base.plots import plot_history
 from pipeline.base.progress import told_to
 from pipeline.data.dataset import Dataset
 from pipeline.data.tables import load_train
-from pipeline.models.build import forward_flops
 from pipeline.records.config import Config
 from pipeline.records.cv import cv_summary, metric_of, score_or_note
 from pipeline.records.folds import Folds
@@ -110,7 +107,9 @@ def begin_run(
     if which == "all":
         config = replace(config, run_name=f"{config.run_name}-all")
     _check_folds_exist(which, folds)
-    machine = resolve_machine(workspace, config, wishes, is_refit=which == "all")  # refuses before files are decoded
+    machine = resolve_machine(
+        workspace, config, wishes, say, is_refit=which == "all"
+    )  # refuses before files are decoded
     data = data or Dataset(
         config.task,
         config.experiment.input,
@@ -123,8 +122,7 @@ def begin_run(
     )
     if config.experiment.train.compile:
         require_compiler(machine.device)
-    model = refuse_before_training(workspace.root, config, data, folds, which == "all", say, which)
-    machine = resolve_machine(workspace, config, wishes, say, which == "all", batch_flops_of(config, data, model))
+    refuse_before_training(workspace.root, config, data, folds, which == "all", say, which)
     for note in warnings_of(config.experiment):
         say(f"warning: {note}")
     starts = origin_hashes(workspace.root, config.experiment, ["all"] if which == "all" else range(folds.n_folds))
@@ -239,12 +237,8 @@ def refuse_before_training(
     is_refit: bool,
     say: Say,
     which: Sequence[int] | Literal["all"] | None = None,
-) -> nn.Module:
-    """Raise for everything that can be known before the first step of the folds `which`, None for every fold.
-
-    Returns:
-        The model that was tried, with its start weights.
-    """
+) -> None:
+    """Raise for everything that can be known before the first step of the folds `which`, None for every fold."""
     metric_of(config.task, data.train.rows)
     if is_refit and config.experiment.train.weights == "best":
         raise ConfigError("train.weights: best is selected on a held-out fold, and a refit has none; use last or ema")
@@ -255,7 +249,7 @@ def refuse_before_training(
     fold: FoldName = "all" if is_refit else 0
     with told_to(say, "pipeline.models"):  # how much of the start weights fitted
         items = data.train_items("cpu")
-        model = try_parts(config.task, config.experiment, items.shape, data.train.rows, fold, items.full_scale)
+        try_parts(config.task, config.experiment, items.shape, data.train.rows, fold, items.full_scale)
     if config.experiment.pseudo is not None:
         unlabelled, _ = data.unlabelled("cpu")
         for each in _asked(which, folds, is_refit):
@@ -264,10 +258,3 @@ def refuse_before_training(
         data.unlabelled("cpu")
     if config.task.test is not None:
         data.other(None, "cpu")
-    return model
-
-
-def batch_flops_of(config: Config, data: Dataset, model: nn.Module) -> Callable[[], float]:
-    """Return what counts the operations of a forward pass of one training batch, for `resolve_machine`."""
-    shape = data.train_items("cpu").shape
-    return lambda: config.experiment.train.batch_size * forward_flops(model, shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,12 +20,7 @@ PROCESS_BYTES = 2**30
 """What a process that trains a small net takes at least, with torch: `podium plan` measures that of a config."""
 
 WORTH_IT = 0.95
-"""Fewer side by side must promise this share of the time, as the promise is a rough one."""
-
-SERIAL_SHARE, SERIAL_POWER = 0.8, 0.6
-"""A unit of n threads is taken to be n / (1 + (n - 1) s) times as fast as one of one thread, s = 0.8 F ** -0.6 with F
-the GFLOP of a forward pass of a batch. On two cores four nets of 0.5 to 121 GFLOP were 0.49 to 0.96 of twice as fast. A
-net of few large operations, as `conv5x5`, is better than that, and trains side by side all the same."""
+"""More units side by side than cores must promise this share of the time, as each of them takes memory."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,6 @@ def resolve_machine(
     wishes: Wishes,
     say: Say | None = None,
     is_refit: bool = False,
-    batch_flops: Callable[[], float] | None = None,
 ) -> Machine:
     """Return the machine for a run: what the user asks, else what the run started with, else what suits this machine.
 
@@ -63,14 +56,13 @@ def resolve_machine(
         wishes: what the user asks.
         say: gets the reason for the number of units side by side where the user has not asked for one.
         is_refit: one unit for each seed, and none for a fold.
-        batch_flops: see `choose_jobs`.
     """
     folder = workspace.run(config.task, config.run_name)
     started = Run(folder).machine if (folder / "run.json").is_file() and not Run(folder).is_blend else None
     device = resolve_device(wishes.device if wishes.device != "auto" or not started else started.device)
     cores, n_units = count_cores(), (1 if is_refit else config.experiment.folds.n_folds) * len(config.experiment.seeds)
     threads = wishes.threads or (started.threads if started else None)
-    jobs, why = choose_jobs(device, n_units, cores, threads, free_bytes("cpu"), batch_flops)
+    jobs, why = choose_jobs(device, n_units, cores, threads, free_bytes("cpu"))
     if wishes.jobs is None and say is not None:
         say(f"jobs: {jobs}, {why}")
     jobs = wishes.jobs or jobs
@@ -92,19 +84,13 @@ def resolve_machine(
     )
 
 
-def choose_jobs(
-    device: str,
-    n_units: int,
-    cores: int,
-    threads: int | None,
-    free: int | None,
-    batch_flops: Callable[[], float] | None = None,
-) -> tuple[int, str]:
+def choose_jobs(device: str, n_units: int, cores: int, threads: int | None, free: int | None) -> tuple[int, str]:
     """Return how many units train side by side, and why.
 
     On a CPU as many as there are cores for their threads: a step of one unit leaves cores idle wherever it is not
-    parallel, the steps of several do not. Unless the last round would leave more of them idle: five units on two cores
-    take three rounds, the last of one unit on one core. Large steps are then quicker one unit after another.
+    parallel, the steps of several do not. Where the last round would leave cores idle, a few more than that take turns:
+    five units on two cores are three rounds of two, but two and a half of three and then two. Only units of one thread
+    take turns, as several threads of a step would wait for each other.
 
     Args:
         device: where they train.
@@ -112,37 +98,44 @@ def choose_jobs(
         cores: that this process may use.
         threads: of each unit, where that is given.
         free: bytes of memory that processes may still take; None where the system does not say.
-        batch_flops: gives the operations of a forward pass of a batch; asked only where rounds come out uneven, which
-            is not looked at without it.
     """
     if device != "cpu":
         return 1, "one after another, as each has the device to itself"
     if n_units == 1:
         return 1, "as there is one unit"
-    most = max(1, min(n_units, cores // (threads or 1)))
-    if free is not None and (fit := max(1, free // PROCESS_BYTES)) < most:
+    at_once = max(1, min(n_units, cores // (threads or 1)))
+    fit = n_units if free is None else max(1, free // PROCESS_BYTES)
+    if free is not None and fit < at_once:
         return fit, f"as {free / 2**30:.1f} GiB of memory are free and each takes 1 GiB or more"
-    if most == 1:
+    if at_once == 1:
         return 1, f"as {cores} cores have {threads or 1} threads for one unit"
-    if threads is None and batch_flops is not None and n_units % most:
-        flops = batch_flops()
-        times = {jobs: _time_of(jobs, n_units, cores, flops) for jobs in range(most, 0, -1)}
-        wanted = min(times, key=lambda jobs: times[jobs])
-        if times[wanted] < WORTH_IT * times[most]:
-            rounds = "one unit after another" if wanted == 1 else f"{wanted} units of {cores // wanted} threads"
-            return wanted, (
-                f"as {most} would leave cores idle in the last of their rounds: with {flops / 1e9:.3g} GFLOP in a"
-                f" forward pass {rounds} keeps {cores} cores as busy"
-            )
-    each = threads or cores // most
-    return most, f"a process for each of them: {most} units of {each} threads beat one unit on {cores} cores"
+    each = threads or cores // at_once
+    most = min(n_units, fit, 2 * at_once) if each == 1 else at_once
+    jobs = min(range(at_once, most + 1), key=lambda jobs: rounds_of(n_units, jobs, at_once))
+    if rounds_of(n_units, jobs, at_once) <= WORTH_IT * rounds_of(n_units, at_once, at_once):
+        return jobs, (
+            f"a process for each of them: {jobs} units of one thread take turns on {at_once} cores, which leaves none"
+            f" idle at the end of {n_units}"
+        )
+    return at_once, f"a process for each of them: {at_once} units of {each} threads beat one unit on {cores} cores"
 
 
-def _time_of(jobs: int, n_units: int, cores: int, flops: float) -> float:
-    """Return how long all units take, `jobs` side by side, in units of one of them on one core; see `SERIAL_SHARE`."""
-    threads = cores // jobs
-    serial = SERIAL_SHARE * math.pow(max(flops, 1.0) / 1e9, -SERIAL_POWER)
-    return math.ceil(n_units / jobs) * (1 + (threads - 1) * serial) / threads
+def at_once_of(machine: Machine) -> int:
+    """Return how many units of a run work at the same time; more of one thread than there are cores take turns."""
+    return min(machine.jobs, count_cores()) if machine.device == "cpu" and machine.threads == 1 else machine.jobs
+
+
+def rounds_of(n_units: int, jobs: int, at_once: int) -> float:
+    """Return how long all units take, in the time of one that shares its cores with nobody.
+
+    Args:
+        n_units: all of them, equally long.
+        jobs: units side by side; those of a round end together.
+        at_once: units that there are cores for; more take turns.
+    """
+    n_full, n_last = divmod(n_units, jobs)
+    last = max(1.0, n_last / at_once) if n_last else 0.0
+    return n_full * max(1.0, jobs / at_once) + last
 
 
 def _loaders(experiment: Experiment, wishes: Wishes, device: str, cores: int) -> int:

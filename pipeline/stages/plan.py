@@ -19,9 +19,9 @@ from pipeline.records.config import Config
 from pipeline.records.machine import Machine
 from pipeline.records.runs import Run, Unit, Workspace, start_run
 from pipeline.stages.budget import Cost, step_seconds
-from pipeline.stages.crossval import batch_flops_of, refuse_before_training
+from pipeline.stages.crossval import refuse_before_training
 from pipeline.stages.folding import fold_table
-from pipeline.stages.machines import Wishes, resolve_machine
+from pipeline.stages.machines import Wishes, at_once_of, resolve_machine
 from pipeline.training.device import require_compiler
 from pipeline.training.executors import run_jobs
 from pipeline.training.memory import StepMemoryError, finer_split
@@ -93,7 +93,7 @@ def plan_config(
         PodiumError: not even the smallest micro-batch fits into memory.
     """
     folds = fold_table(workspace, config, say)
-    machine = resolve_machine(workspace, config, wishes)  # refuses before files are decoded
+    machine = resolve_machine(workspace, config, wishes, say)  # refuses before files are decoded
     data_folder = workspace.data(config.task)
     data = Dataset(
         config.task, config.experiment.input, data_folder, workspace.cache, machine.workers, say, wishes.show
@@ -102,9 +102,7 @@ def plan_config(
         require_compiler(machine.device)
     data.train_items("cpu")  # decoded once, and no part of later starts
     opened = time.perf_counter()
-    model = refuse_before_training(workspace.root, config, data, folds, False, say)
-    machine = resolve_machine(workspace, config, wishes, say, batch_flops=batch_flops_of(config, data, model))
-    del model
+    refuse_before_training(workspace.root, config, data, folds, False, say)
     for note in warnings_of(config.experiment):
         say(f"warning: {note}")
     starts = origin_hashes(workspace.root, config.experiment, range(folds.n_folds))
@@ -114,14 +112,15 @@ def plan_config(
     with tempfile.TemporaryDirectory(prefix="podium-plan-") as folder:
         run = start_run(Workspace(Path(folder)), config, folds, machine, starts)
         todo = _unfinished(workspace, config, run.units())
-        units = todo[: machine.jobs] or run.units()[:1]
+        units = todo[: at_once_of(machine)] or run.units()[:1]
         say(f"trying {len(units)} x {machine.threads} threads on {machine.device}, {machine.precision}")
-        machine, probes = _probe(workspace, run, units, machine, seconds, Path(folder), say)
+        n_parallel = max(1, min(machine.jobs, len(todo)))
+        machine, probes = _probe(workspace, run, units, machine, n_parallel, seconds, Path(folder), say)
     phases = {
         phase: statistics.fmean(probe.step_sec[phase] for probe in probes if phase in probe.step_sec)
         for phase in {phase for probe in probes for phase in probe.step_sec}
     }
-    cost = _cost(config, probes, phases, preparation, len(todo), n_test)
+    cost = _cost(config, probes, phases, preparation, len(todo), n_parallel, n_test)
     return Plan(
         machine=machine,
         probes=probes,
@@ -149,6 +148,7 @@ def _probe(
     run: Run,
     units: Sequence[Unit],
     machine: Machine,
+    n_parallel: int,
     seconds: float,
     folder: Path,
     say: Say,
@@ -160,7 +160,13 @@ def _probe(
         meeting.mkdir()
         jobs = [
             ProbeJob(
-                UnitJob(workspace.root, run.folder, unit, machine), number, len(units), meeting, seconds, time.time()
+                job=UnitJob(workspace.root, run.folder, unit, machine),
+                number=number,
+                n_together=len(units),
+                n_parallel=n_parallel,
+                meeting=meeting,
+                seconds=seconds,
+                asked=time.time(),
             )
             for number, unit in enumerate(units)
         ]
@@ -179,6 +185,7 @@ def _cost(
     phases: dict[Phase, float],
     preparation: float,
     n_units: int,
+    n_parallel: int,
     n_test: int,
 ) -> Cost:
     """Return the seconds of a run; of what the probes differ in, the mean."""
@@ -194,7 +201,8 @@ def _cost(
         epochs=tuple(each + scoring + checkpoint for each in _steps_of(config, probes[0], phases)),
         prediction=mean(lambda probe: (probe.n_heldout + n_test) * probe.predict_item_sec),
         n_units=n_units,
-        n_parallel=len(probes),
+        n_parallel=n_parallel,
+        at_once=len(probes),
     )
 
 

@@ -19,7 +19,7 @@ def plan_lines(plan: Plan) -> list[list[str]]:
     """Return the rows of the table: what, how much, and what it is made of."""
     cost, probe, train = plan.cost, plan.probes[0], plan.config.experiment.train
     n_micro = train.accumulation * plan.machine.micro_batches
-    together = f"{cost.n_parallel} units side by side" if cost.n_parallel > 1 else "one unit at a time"
+    together = f"{cost.at_once} units side by side" if cost.at_once > 1 else "one unit at a time"
     scoring = probe.n_heldout * probe.score_item_sec
     lines = [
         [
@@ -91,7 +91,10 @@ def _run_note(plan: Plan) -> str:
     if not cost.n_units:
         return f"all {plan.n_done} units are finished"
     note = f"{cost.n_units} units" + (f" ({plan.n_done} more are finished)" if plan.n_done else "")
-    note += f", {cost.n_parallel} side by side: {cost.n_rounds} rounds" if cost.n_parallel > 1 else ", one by one"
+    if cost.n_parallel > cost.at_once:
+        note += f", {cost.n_parallel} taking turns on {cost.at_once} cores: the time of {cost.n_rounds:.3g}"
+    else:
+        note += f", {cost.n_parallel} side by side: {cost.n_rounds:g} rounds" if cost.n_parallel > 1 else ", one by one"
     return note + ("; at most, as training may end early" if plan.config.experiment.train.early_stop else "")
 
 

@@ -1,6 +1,9 @@
-"""Run picklable jobs one after another or in processes side by side. Knows nothing of training.
+"""Run picklable jobs one after another or in processes side by side. Knows nothing of what a job does.
 
 A job is a module-level function and an argument; while it runs it may report events and must look at a stop flag.
+
+Processes are forked from one that has everything imported and has done nothing else (`worker_home.py`): the imports of
+a training take seconds, and memory, once instead of in every process.
 """
 
 from __future__ import annotations
@@ -11,19 +14,22 @@ import pickle
 import queue
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
 from multiprocessing.synchronize import Event as ProcessEvent
 from typing import Any, TypeVar
 
 from pipeline.base.errors import PodiumError, StopRequestedError
-from pipeline.base.interrupt import StopFlag, stop_on_signals
+from pipeline.base.interrupt import SIGNALS, StopFlag, stop_on_signals
 
 Argument = TypeVar("Argument")
 Report = Callable[[Any], None]
+
+_HOME = "pipeline.training.worker_home"
 
 _worker: dict[str, Any] = {}
 """Of a worker process: the queue that events go to, and the event that asks it to stop."""
@@ -54,6 +60,22 @@ def run_jobs(
         _run_in_processes(job, arguments, n_parallel, report, stop)
 
 
+def start_home() -> BaseContext:
+    """Start the process that workers are forked from, if none runs yet, and return the context for workers.
+
+    It takes seconds to import what they need, in the background: call this early where processes will be wanted.
+    Forking this process itself would hang or fail once it has used torch's threads or CUDA. On systems without a fork
+    server every worker starts afresh instead.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([_HOME])
+    with _sigint_ignored():
+        forkserver.ensure_running()
+    return context
+
+
 def _run_in_processes(
     job: Callable[[Argument, Report, StopFlag], None],
     arguments: Sequence[Argument],
@@ -61,14 +83,13 @@ def _run_in_processes(
     report: Report,
     stop: StopFlag,
 ) -> None:
-    # Forking a process that has used torch's threads or CUDA hangs or fails, so workers start afresh.
-    context = multiprocessing.get_context("spawn")
+    context = start_home()
     events: multiprocessing.Queue[Any] = context.Queue()
     stop_workers = context.Event()
     n_workers = min(n_parallel, len(arguments))
     with (
         _passing_on(events, report),
-        ProcessPoolExecutor(n_workers, context, _start_worker, (events, stop_workers, os.getpid())) as pool,
+        ProcessPoolExecutor(n_workers, context, _start_worker, (events, stop_workers, dict(os.environ))) as pool,
     ):
         try:
             with _sigint_ignored():
@@ -155,18 +176,24 @@ def _raise_errors(errors: Sequence[BaseException | None], stop: StopFlag) -> Non
             raise stopped
 
 
-def _start_worker(events: multiprocessing.Queue[Any], stop_workers: ProcessEvent, parent: int) -> None:
+def _start_worker(events: multiprocessing.Queue[Any], stop_workers: ProcessEvent, environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)  # of now: the process that this one was forked from may have started long ago
+    for number in set(SIGNALS) - {signal.SIGINT}:
+        signal.signal(number, signal.SIG_DFL)  # else ignored, as in that process
     _worker.update(events=events, stop=stop_workers, is_orphan=False, is_busy=False)
-    threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
+    threading.Thread(target=_watch_parent, daemon=True).start()
 
 
-def _watch_parent(parent: int) -> None:
+def _watch_parent() -> None:
     """End this worker when its parent was killed: a job saves itself first, at its next look at the stop flag.
 
     Else it would train on for nobody, and hold the lock of its unit against the next try.
     """
-    while os.getppid() == parent:
-        time.sleep(0.2)
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    parent.join()
     _worker["is_orphan"] = True
     if not _worker["is_busy"]:
         os._exit(StopRequestedError.exit_code)

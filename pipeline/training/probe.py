@@ -40,6 +40,9 @@ class ProbeJob:
     number: int
     """0 .. n_together - 1."""
     n_together: int
+    """Probes that meet."""
+    n_parallel: int
+    """Units that a training holds in memory at the same time; some of them may wait for their turn."""
     meeting: Path
     """An empty folder where the probes of one plan meet."""
     seconds: float
@@ -109,7 +112,7 @@ def _probe(probe: ProbeJob, stop: StopFlag) -> Probed:
 
     with Stream(unit.items, opened.parts.recipe, machine.loaders) as stream:
         _meet(probe, "memory", stop)
-        free = _free_share(machine.device, probe.n_together)
+        free = _free_share(machine.device, probe.n_parallel)
         tried = TrialSteps(opened, experiment, machine, stream, stop, free)
         with step_memory(unit.name, min(part.stop - part.start for part in batches), machine.micro_batches):
             memory = tried.weigh(heaviest, -(-batch // experiment.train.accumulation))
@@ -165,7 +168,7 @@ def _meet(probe: ProbeJob, point: str, stop: StopFlag) -> None:
         time.sleep(0.01)
 
 
-def _free_share(device: str, n_together: int) -> int | None:
+def _free_share(device: str, n_parallel: int) -> int | None:
     """Return how much memory a unit may come to use: what it has, and its share of what is free."""
     free = free_bytes(device)
-    return None if free is None else used_bytes(device) + int(USABLE * free / n_together)
+    return None if free is None else used_bytes(device) + int(USABLE * free / n_parallel)
