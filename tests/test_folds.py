@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.model_selection import KFold, StratifiedKFold
 
 from pipeline.base.errors import ConfigError, DataError, LeakError, MismatchError
 from pipeline.base.keyed import make_key
@@ -22,7 +23,14 @@ from pipeline.records.folds import (
     save_folds,
 )
 from pipeline.records.rows import Rows
-from pipeline.records.splitters import lone_rows, quantile_bins, stratify_labels
+from pipeline.records.splitters import (
+    by_appearance,
+    deal_classes,
+    deal_evenly,
+    lone_rows,
+    quantile_bins,
+    stratify_labels,
+)
 
 
 def strings(values) -> np.ndarray:
@@ -498,3 +506,18 @@ def test_hashes_tell_ids_and_folds_apart():
     other = Folds("x", strings("ab"), np.array([1, 0]), {}, "")
     assert one.ids_hash == other.ids_hash
     assert one.table_hash != other.table_hash
+
+
+@pytest.mark.parametrize(
+    ("n", "n_classes", "n_folds"), [(10, 1, 2), (103, 4, 5), (400, 7, 3), (157, 12, 8), (20, 1, 10)]
+)
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
+def test_rows_are_dealt_as_scikit_learn_deals_them(n, n_classes, n_folds, seed):
+    classes = by_appearance(np.random.default_rng(n).integers(0, n_classes, n) ** 2)
+    for dealt, splitter in (
+        (deal_evenly(n, n_folds, seed), KFold),
+        (deal_classes(classes, n_folds, seed), StratifiedKFold),
+    ):
+        parts = splitter(n_folds, shuffle=True, random_state=seed).split(np.zeros(n), classes)
+        for number, (_, held_out) in enumerate(parts):
+            assert np.flatnonzero(dealt == number).tolist() == held_out.tolist()

@@ -167,26 +167,56 @@ def _deal(scheme: str, strata: NDArray[Any] | None, units: Ints, n_folds: int, s
     needs_classes = scheme in ("stratified", "stratified_group")
     if needs_classes and strata is not None and (most := int(np.bincount(strata).max())) < n_folds:
         raise ConfigError(f"folds.n_folds = {n_folds}, but the largest class has only {most} rows to deal; lower it")
+    numpy_seed = make_key("folds", seed) % 2**32
+    if scheme == "plain":
+        return deal_evenly(len(units), n_folds, numpy_seed)
+    if scheme in ("stratified", "quantile") and strata is not None:
+        return deal_classes(by_appearance(strata), n_folds, numpy_seed)
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+    splitter = {"group": GroupKFold, "stratified_group": StratifiedGroupKFold}[scheme]
     fold = np.empty(len(units), dtype=np.int64)
-    splitter = _splitter(scheme, n_folds, make_key("folds", seed) % 2**32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes with fewer rows than folds; `check_folds` reports them
-        for number, (_, held_out) in enumerate(splitter.split(np.zeros(len(units)), strata, units)):
+        parts = splitter(n_splits=n_folds, shuffle=True, random_state=numpy_seed).split(
+            np.zeros(len(units)), strata, units
+        )
+        for number, (_, held_out) in enumerate(parts):
             fold[held_out] = number
     return fold
 
 
-def _splitter(scheme: str, n_folds: int, seed: int) -> Any:
-    from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+def deal_evenly(n: int, n_folds: int, seed: int) -> Ints:
+    """Return the fold of each of n rows, 0..F-1, as scikit-learn's shuffled KFold deals them.
 
-    kinds = {
-        "plain": KFold,
-        "stratified": StratifiedKFold,
-        "quantile": StratifiedKFold,
-        "group": GroupKFold,
-        "stratified_group": StratifiedGroupKFold,
-    }
-    return kinds[scheme](n_splits=n_folds, shuffle=True, random_state=seed)
+    Its own is not used as its import takes a second, before the first training of every task.
+    """
+    fold, shuffled = np.empty(n, dtype=np.int64), np.arange(n)
+    np.random.RandomState(seed).shuffle(shuffled)
+    fold[shuffled] = np.sort(np.arange(n) % n_folds)
+    return fold
+
+
+def deal_classes(classes: Ints, n_folds: int, seed: int) -> Ints:
+    """Return the fold of each row, 0..F-1, as scikit-learn's shuffled StratifiedKFold deals them; see `deal_evenly`.
+
+    Sorted by class the rows are dealt like cards, which says how many of a class each fold gets; which rows of the
+    class these are is drawn.
+
+    Args:
+        classes: (N,) numbered 0..K-1 by first appearance.
+        n_folds: F.
+        seed: of NumPy's Mersenne Twister.
+    """
+    rng = np.random.RandomState(seed)
+    ends = np.cumsum(np.bincount(classes))
+    by_class = np.argsort(classes, kind="stable")
+    fold, dealt = np.empty(len(classes), dtype=np.int64), np.arange(len(classes)) % n_folds
+    for begin, end in zip([0, *ends[:-1]], ends, strict=True):
+        hand = np.sort(dealt[begin:end])
+        rng.shuffle(hand)
+        fold[by_class[begin:end]] = hand
+    return fold
 
 
 def _pairs(strata: NDArray[Any], units: Ints, n_folds: int) -> Ints:
