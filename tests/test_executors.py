@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.base.errors import DataError, MismatchError, PodiumError, StopRequestedError
 from pipeline.base.interrupt import INTERRUPTED, SIGNALS, StopFlag, stop_on_signals
+from pipeline.training import executors
 from pipeline.training.executors import run_jobs, start_home
 
 
@@ -277,6 +278,14 @@ def test_workers_have_the_environment_of_now_and_not_of_when_their_home_started(
         seen = []
         run_jobs(tell_environment, ["PODIUM_TEST_OF_WORKERS"] * 2, 2, seen.append)
         assert [found for _, found in seen] == [value, value]
+
+
+def test_where_there_is_no_home_every_worker_starts_afresh(monkeypatch):
+    monkeypatch.setattr(executors, "_HAS_HOME", False)
+    assert start_home().get_start_method() == "spawn"
+    seen = []
+    run_jobs(count_up, [("a", 2), ("b", 2)], 2, seen.append)
+    assert sorted((name, number) for name, number, _ in seen) == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -13,6 +13,7 @@ import os
 import pickle
 import queue
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
@@ -30,6 +31,7 @@ Argument = TypeVar("Argument")
 Report = Callable[[Any], None]
 
 _HOME = "pipeline.training.worker_home"
+_HAS_HOME = sys.platform == "linux"
 
 _worker: dict[str, Any] = {}
 """Of a worker process: the queue that events go to, and the event that asks it to stop."""
@@ -64,10 +66,10 @@ def start_home() -> BaseContext:
     """Start the process that workers are forked from, if none runs yet, and return the context for workers.
 
     It takes seconds to import what they need, in the background: call this early where processes will be wanted.
-    Forking this process itself would hang or fail once it has used torch's threads or CUDA. On systems without a fork
-    server every worker starts afresh instead.
+    Forking this process itself would hang or fail once it has used torch's threads or CUDA. Outside of Linux, where
+    forks do not go with the system's own libraries, every worker starts afresh instead.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    if not _HAS_HOME:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([_HOME])
