@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.batches import Items, samples_of
+from pipeline.data.stream import Stream
 from pipeline.records.experiment import Experiment
 from pipeline.records.machine import Machine
 from pipeline.records.rows import Rows
@@ -16,7 +17,7 @@ from pipeline.records.task import MetricSpec, Source, Task
 from pipeline.training.recipe import Parts, build_parts
 from pipeline.training.scaling import hard_labels, soft_targets
 from pipeline.training.scoring import UnitData
-from pipeline.training.train import StepAt, epoch_batches, make_batch, train_step
+from pipeline.training.train import StepAt, epoch_batches, make_batch, step_inputs, train_step
 
 N_CLASSES = 10
 
@@ -63,10 +64,10 @@ def made_up_step(array: NDArray[Any], experiment: Experiment, machine: Machine) 
     """Return a function that takes one training step as `podium train` does, with a batch made anew each time."""
     unit, parts = made_up_unit(array, experiment, machine)
     order, batches = epoch_batches(unit, experiment, 0)
-    at = StepAt(0, 0, len(batches), batches[0])
+    at, stream = StepAt(0, 0, len(batches), batches[0]), Stream(unit.items, None, 0)
 
     def step() -> None:
-        stored = unit.items.fetch(unit.train.item[order.sample[at.part]])
-        train_step(parts, experiment, machine, make_batch(unit, parts, experiment, order, at, stored), at)
+        inputs = next(step_inputs(stream, unit, parts, order, [at.part], 0))
+        train_step(parts, experiment, machine, make_batch(unit, parts, experiment, order, at, inputs), at)
 
     return step

@@ -11,6 +11,7 @@ from pipeline.data.batches import (
     channel_stats,
     draws_of,
     even_slices,
+    neighbours,
     samples_of,
     shuffled,
 )
@@ -120,6 +121,15 @@ def test_even_slices_cover_everything_once_are_within_one_and_never_too_large(n,
     assert max(sizes) - min(sizes) <= 1
     assert max(sizes) <= batch_size
     assert len(slices) == -(-n // batch_size)
+
+
+def test_neighbours_are_grouped_up_to_a_number_of_samples():
+    parts = even_slices(60, 6)
+    assert neighbours(parts, 1) == [[part] for part in parts]
+    assert neighbours(parts, 12) == [parts[start : start + 2] for start in range(0, 10, 2)]
+    assert neighbours(parts, 17) == neighbours(parts, 12)
+    assert neighbours([parts[0], parts[2], parts[3], parts[1]], 100) == [[parts[0]], parts[2:4], [parts[1]]]
+    assert neighbours([], 5) == []
 
 
 def test_batches_of_cover_everything_and_only_the_last_is_short():

@@ -25,12 +25,13 @@ from toy_units import (
 from toys import make_toy, train_toy
 
 from pipeline.base.interrupt import StopFlag
+from pipeline.data.stream import Stream
 from pipeline.records.experiment import SamSpec
 from pipeline.records.machine import Machine
 from pipeline.training.predict import average_items, predict_logits
 from pipeline.training.sam import is_sam_step
 from pipeline.training.state import final_weights
-from pipeline.training.train import StepAt, epoch_batches, make_batch, train_step, train_unit
+from pipeline.training.train import StepAt, epoch_batches, make_batch, step_inputs, train_step, train_unit
 
 CHOICES: dict[str, dict[str, Any]] = {
     "sam": {"off": {}, "sam": {"sam": {"rho": 0.05}}, "asam": {"sam": {"rho": 0.5, "adaptive": True, "every": 2}}},
@@ -140,7 +141,8 @@ def test_options_compose_on_a_gpu(case: dict[str, str], precision: str, tmp_path
 def one_step(experiment: Any, parts: Any, unit: Any, machine: Machine = CPU) -> None:
     order, _ = epoch_batches(unit, experiment, 0)
     at = StepAt(0, 0, 1, slice(0, len(order.sample)))
-    batch = make_batch(unit, parts, experiment, order, at, unit.items.fetch(unit.train.item[order.sample]))
+    inputs = next(step_inputs(Stream(unit.items, None, 0), unit, parts, order, [at.part], at.epoch))
+    batch = make_batch(unit, parts, experiment, order, at, inputs)
     train_step(parts, experiment, machine, batch, at)
 
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from toy_units import CPU, assert_resumes, bits_of, make_experiment, make_extra, make_unit, same_bits
 
+from pipeline.data.stream import Stream
 from pipeline.records.experiment import SamSpec
 from pipeline.training import train as train_module
 from pipeline.training.sam import ascent_rows
-from pipeline.training.train import StepAt, epoch_batches, make_batch, train_step
+from pipeline.training.train import StepAt, epoch_batches, make_batch, step_inputs, train_step
 
 MLP = {"optimizer": {"name": "sgd", "lr": 0.1}, "model": {"name": "mlp", "hidden": 6, "activation": "tanh"}}
 CNN = {"optimizer": {"name": "sgd", "lr": 0.1}, "model": {"name": "cnn3", "width": 4, "dropout": 0.3}}
@@ -22,7 +23,8 @@ CNN = {"optimizer": {"name": "sgd", "lr": 0.1}, "model": {"name": "cnn3", "width
 def batch_of(experiment, parts, unit):
     order, _ = epoch_batches(unit, experiment, 0)
     at = StepAt(0, 0, 1, slice(0, len(order.sample)))
-    return at, make_batch(unit, parts, experiment, order, at, unit.items.fetch(unit.train.item[order.sample]))
+    inputs = next(step_inputs(Stream(unit.items, None, 0), unit, parts, order, [at.part], at.epoch))
+    return at, make_batch(unit, parts, experiment, order, at, inputs)
 
 
 def stepped(*blocks, n_seen=None):

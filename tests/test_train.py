@@ -11,16 +11,18 @@ from toys import make_toy, train_toy
 
 from pipeline.base.errors import PodiumError
 from pipeline.base.interrupt import StopFlag
+from pipeline.data.stream import Stream
 from pipeline.records.machine import Machine
 from pipeline.records.predictions import load_predictions
 from pipeline.records.runs import Unit, Workspace
 from pipeline.stages.crossval import predict_run
+from pipeline.training import train
 from pipeline.training.checkpoint import newest_checkpoint
 from pipeline.training.ema import swapped
 from pipeline.training.history import read_history
 from pipeline.training.predict import predict_logits
 from pipeline.training.state import final_weights
-from pipeline.training.train import StepAt, epoch_batches, make_batch, train_step, train_unit
+from pipeline.training.train import StepAt, epoch_batches, make_batch, step_inputs, train_step, train_unit
 from pipeline.training.unit import dataset_of, load_unit, predict_unit
 
 
@@ -35,8 +37,37 @@ def one_thread():
 def one_step(unit, parts, experiment, step=0, epoch=0, machine=CPU):
     order, batches = epoch_batches(unit, experiment, epoch)
     at = StepAt(epoch, step, len(batches), batches[step])
-    batch = make_batch(unit, parts, experiment, order, at, unit.items.fetch(unit.train.item[order.sample[at.part]]))
+    inputs = next(step_inputs(Stream(unit.items, None, 0), unit, parts, order, [at.part], at.epoch))
+    batch = make_batch(unit, parts, experiment, order, at, inputs)
     return batch.rows, *train_step(parts, experiment, machine, batch, at)
+
+
+def test_inputs_of_batches_made_together_are_those_of_each_made_alone(monkeypatch):
+    experiment = make_experiment({"augment": {"shift": {"max_px": 2}, "erasing": {"fill": "pixel"}, "noise": {}}})
+    unit, parts = make_unit(experiment)
+    order, batches = epoch_batches(unit, experiment, 1)
+    n_made = []
+
+    def counted(stored, *args):
+        n_made.append(len(stored))
+        return parts.inputs(stored, *args)
+
+    def made(most, first=0):
+        monkeypatch.setattr(train, "TOGETHER", most)
+        with Stream(unit.items, None, 0) as stream:
+            return list(step_inputs(stream, unit, replace(parts, inputs=counted), order, batches, 1, first))
+
+    assert len(batches) == 3
+    alone, together = made(1), made(20)
+    assert n_made == [10, 10, 10, 20, 10]
+    assert all(map(torch.equal, alone, together))
+    assert len({float(inputs.sum()) for inputs in alone}) == 3
+    # From a later step on, the same groups are made, so that nothing is computed otherwise than in an unbroken epoch.
+    n_made.clear()
+    rest = made(20, first=1)
+    assert n_made == [20, 10]
+    assert all(map(torch.equal, alone[1:], rest))
+    assert made(20, first=3) == []
 
 
 def params_of(parts):

@@ -27,6 +27,7 @@ from pipeline.base.errors import ConfigError, DataError, LeakError, MismatchErro
 from pipeline.base.interrupt import StopFlag
 from pipeline.data.batches import Items, JoinedItems
 from pipeline.data.dataset import Dataset
+from pipeline.data.stream import Stream
 from pipeline.records.config import validate
 from pipeline.records.experiment import Input
 from pipeline.records.predictions import Predictions, load_predictions
@@ -37,7 +38,7 @@ from pipeline.records.unlabelled import PseudoSpec
 from pipeline.training.losses import soft_cross_entropy
 from pipeline.training.misfits import refuse_misfits
 from pipeline.training.teacher import teach
-from pipeline.training.train import StepAt, epoch_batches, make_batch
+from pipeline.training.train import StepAt, epoch_batches, make_batch, step_inputs
 from pipeline.training.unit import UnitJob, train_unit_job
 from pipeline.training.unlabelled import ExtraRows, Unlabelled, joined, rows_at, share_at
 
@@ -57,7 +58,8 @@ def with_extra(experiment: Any, extra: Unlabelled | None) -> tuple[Any, Any]:
 def batch_of(experiment: Any, unit: Any, parts: Any, step: int = 0, epoch: int = 0) -> Any:
     order, batches = epoch_batches(unit, experiment, epoch)
     at = StepAt(epoch, step, len(batches), batches[step])
-    return make_batch(unit, parts, experiment, order, at, unit.items.fetch(unit.train.item[order.sample[at.part]]))
+    inputs = next(step_inputs(Stream(unit.items, None, 0), unit, parts, order, [at.part], at.epoch))
+    return make_batch(unit, parts, experiment, order, at, inputs)
 
 
 # -- which rows, and how much they weigh -------------------------------------------------------------------------------

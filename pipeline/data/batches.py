@@ -118,6 +118,21 @@ def slice_epoch(
     return EpochOrder(sample, _occurrences(sample)), even_slices(len(sample), batch_size)
 
 
+def neighbours(batches: Sequence[slice], most: int) -> list[list[slice]]:
+    """Return the batches in groups of such that follow each other and hold at most `most` samples together.
+
+    A batch that is larger is a group of its own.
+    """
+    groups: list[list[slice]] = []
+    for part in batches:
+        group = groups[-1] if groups else []
+        if group and group[-1].stop == part.start and part.stop - group[0].start <= most:
+            group.append(part)
+        else:
+            groups.append([part])
+    return groups
+
+
 def joined_passes(passes: Sequence[tuple[EpochOrder, list[slice]]]) -> tuple[EpochOrder, list[slice]]:
     """Return several passes over the samples as one epoch, with the batches of each; samples that recur are counted."""
     sample = np.concatenate([order.sample for order, _ in passes])

@@ -62,7 +62,7 @@ class Probed:
     first_step_sec: float
     """What the first step took more than a later one: kernels are chosen, or compiled."""
     step_sec: dict[Phase, float]
-    """Median of each measured kind of step."""
+    """Mean of each measured kind of step, of which one in some makes the inputs of the next ones too."""
     n_steps: int
     """Steps of an epoch."""
     n_samples: int
@@ -133,7 +133,7 @@ def _probe(probe: ProbeJob, stop: StopFlag) -> Probed:
         saving = time.perf_counter()
         save_state(Path(folder), State(), opened.parts)
         checkpoint_sec = time.perf_counter() - saving
-    steps = {phase: statistics.median(seconds) for phase, seconds in times.items()}
+    steps = {phase: statistics.fmean(seconds) for phase, seconds in times.items()}
     return Probed(
         ready_sec=ready_sec,
         open_sec=open_sec,

@@ -7,6 +7,7 @@ resumed ends bitwise where an unbroken one does (on one machine, with one thread
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from pipeline.base.errors import StopRequestedError
 from pipeline.base.interrupt import StopFlag
 from pipeline.base.keyed import make_key, permutation, seeded
 from pipeline.base.progress import Event
-from pipeline.data.batches import EpochOrder, draws_of, even_slices, seeds_of
+from pipeline.data.batches import EpochOrder, draws_of, even_slices, neighbours, seeds_of
 from pipeline.data.stream import Stream
 from pipeline.models.max_norm import Constrained
 from pipeline.models.subjects import add_subjects
@@ -50,6 +51,9 @@ from pipeline.training.scoring import (
 from pipeline.training.state import State, resume_state, save_state
 from pipeline.training.subjects import with_known
 from pipeline.training.unlabelled import extra_rows, joined
+
+TOGETHER, VALUES_TOGETHER = 2048, 2**22
+"""Samples, and numbers of their inputs (16 MB), that are made at a time: of a small batch, the calls cost most."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +120,10 @@ def train_unit(
             order, batches = epoch_batches(unit, experiment, epoch)
             smallest = min(part.stop - part.start for part in batches)
             started = time.monotonic()
-            for step, stored in enumerate(stored_batches(stream, unit, order, batches, epoch, state.step), state.step):
+            made = step_inputs(stream, unit, parts, order, batches, epoch, state.step)
+            for step, inputs in enumerate(made, state.step):
                 at = StepAt(epoch, step, len(batches), batches[step])
-                batch = make_batch(unit, parts, experiment, order, at, stored)
+                batch = make_batch(unit, parts, experiment, order, at, inputs)
                 with step_memory(unit.name, smallest, machine.micro_batches):
                     loss, is_good = train_step(parts, experiment, machine, batch, at)
                 state.step = step + 1
@@ -153,21 +158,18 @@ def train_unit(
 
 
 def make_batch(
-    unit: UnitData, parts: Parts, experiment: Experiment, order: EpochOrder, at: StepAt, stored: Tensor
+    unit: UnitData, parts: Parts, experiment: Experiment, order: EpochOrder, at: StepAt, inputs: Tensor
 ) -> Batch:
-    """Return what a step learns from: its stored items augmented, normalised and mixed, and what the loss sees.
+    """Return what a step learns from: its inputs mixed, its targets, and rows without labels behind them.
 
-    As a whole, so that no draw depends on how the batch is split later. Args are those of the epoch; `stored` (B, ...)
-    holds the items of `at.part` of the order.
+    As a whole, so that no draw depends on how the batch is split later. Args are those of the epoch; `inputs` (B, ...)
+    are those of `at.part` of the order, from `step_inputs`.
     """
     rows = unit.train.row[order.sample[at.part]]
-    draw, lasting = (
-        draws_of(unit.train, order, at.part, unit.items.device, unit.seed, epoch) for epoch in (at.epoch, None)
-    )
-    inputs = parts.inputs(stored, draw, lasting, at.epoch)
     if unit.subjects is not None:
+        draw = draws_of(unit.train, order, at.part, unit.items.device, unit.seed, at.epoch)
         inputs = with_known(inputs, unit.subjects.at(rows), draw)
-    targets = unit.targets[torch.from_numpy(rows).to(unit.targets.device)]
+    targets = unit.targets.index_select(0, torch.from_numpy(rows).to(unit.targets.device))
     if experiment.mix is not None and at.epoch < experiment.train.epochs - experiment.mix.off_epochs:
         mix = draw_mix(experiment.mix, len(rows), unit.seed, at.epoch, at.step)
         inputs, targets = mix_batch(inputs, targets, mix)
@@ -267,13 +269,28 @@ def epoch_batches(unit: UnitData, experiment: Experiment, epoch: int) -> tuple[E
     return epoch_of(unit.train, labels, experiment.train, unit.seed, epoch)
 
 
-def stored_batches(
-    stream: Stream, unit: UnitData, order: EpochOrder, batches: list[slice], epoch: int, first: int
+def step_inputs(
+    stream: Stream, unit: UnitData, parts: Parts, order: EpochOrder, batches: list[slice], epoch: int, first: int = 0
 ) -> Iterator[Tensor]:
-    """Yield the stored items of each step of an epoch from step `first` on, fetched ahead where that helps."""
-    todo = batches[first:]
-    positions = [unit.train.item[order.sample[part]] for part in todo]
-    return stream.batches(positions, [seeds_of(unit.train, order, part, unit.seed, epoch) for part in todo])
+    """Yield the inputs (B, ...) of each step of an epoch from step `first` on: items fetched, augmented, normalised.
+
+    Small batches that follow each other are made together. Which ones does not depend on `first`, so that a resumed
+    epoch computes what an unbroken one does, to the bit.
+    """
+    most = TOGETHER if parts.recipe is None else 1  # worker processes make batches ahead one by one
+    groups = neighbours(batches, min(most, VALUES_TOGETHER // math.prod(unit.items.shape)))
+    ends = np.cumsum([len(group) for group in groups])
+    todo = [(end - len(group), group) for end, group in zip(ends.tolist(), groups, strict=True) if end > first]
+    wholes = [slice(group[0].start, group[-1].stop) for _, group in todo]
+    positions = [unit.train.item[order.sample[whole]] for whole in wholes]
+    seeds = None if parts.recipe is None else [seeds_of(unit.train, order, each, unit.seed, epoch) for each in wholes]
+    for (begin, group), whole, stored in zip(todo, wholes, stream.batches(positions, seeds), strict=True):
+        draw, lasting = (
+            draws_of(unit.train, order, whole, unit.items.device, unit.seed, when) for when in (epoch, None)
+        )
+        inputs = parts.inputs(stored, draw, lasting, epoch)
+        for part in group[max(0, first - begin) :]:
+            yield inputs[part.start - whole.start : part.stop - whole.start]
 
 
 def _event(

@@ -17,7 +17,7 @@ from pipeline.records.machine import Machine
 from pipeline.training.layers import freeze_layers
 from pipeline.training.peak import MemoryLine, forget_peak, peak_bytes, used_bytes
 from pipeline.training.predict import predict_logits, predict_views
-from pipeline.training.train import StepAt, epoch_batches, make_batch, stored_batches, train_step
+from pipeline.training.train import StepAt, epoch_batches, make_batch, step_inputs, train_step
 from pipeline.training.unit import OpenUnit
 
 MIN_STEPS = 3
@@ -83,8 +83,8 @@ class TrialSteps:
         single = self._experiment.train.model_copy(update={"accumulation": 1})
         experiment = self._experiment.model_copy(update={"train": single, "schedule": Constant(name="constant")})
         freeze_layers(self._parts.model, self._parts.optimizer, single.freeze, epoch)
-        stored = next(iter(stored_batches(self._stream, self._unit, whole, [at.part], epoch, 0)))
-        batch = make_batch(self._unit, self._parts, experiment, whole, at, stored)
+        inputs = next(step_inputs(self._stream, self._unit, self._parts, whole, [at.part], epoch))
+        batch = make_batch(self._unit, self._parts, experiment, whole, at, inputs)
         train_step(self._parts, experiment, self._machine, batch, at)
 
     def _require_room(self, before: int, peak_of_half: int, n: int) -> None:
@@ -106,10 +106,10 @@ class TrialSteps:
             freeze_layers(self._parts.model, self._parts.optimizer, self._experiment.train.freeze, epoch)
             order, batches = epoch_batches(self._unit, self._experiment, epoch)
             parts = [batches[step] for step in steps]
-            stored = stored_batches(self._stream, self._unit, order, parts, epoch, 0)
-            for step, items in zip(steps, stored, strict=True):
+            made = step_inputs(self._stream, self._unit, self._parts, order, parts, epoch)
+            for step, inputs in zip(steps, made, strict=True):
                 at = StepAt(epoch, step, len(batches), batches[step])
-                batch = make_batch(self._unit, self._parts, self._experiment, order, at, items)
+                batch = make_batch(self._unit, self._parts, self._experiment, order, at, inputs)
                 train_step(self._parts, self._experiment, self._machine, batch, at)
                 yield
 

@@ -21,7 +21,7 @@ from pipeline.stages.checks.sample import Sample
 from pipeline.training.recipe import Parts, build_parts
 from pipeline.training.scaling import hard_labels, soft_targets
 from pipeline.training.scoring import UnitData
-from pipeline.training.train import Batch, StepAt, epoch_batches, make_batch, stored_batches, train_step
+from pipeline.training.train import Batch, StepAt, epoch_batches, make_batch, step_inputs, train_step
 
 Verdict = Literal["pass", "fail", "note"]
 Ints = NDArray[np.int64]
@@ -151,5 +151,5 @@ def batch_of(unit: UnitData, parts: Parts, experiment: Experiment, epoch: int, s
 def step_batch(unit: UnitData, parts: Parts, experiment: Experiment, order: EpochOrder, at: StepAt) -> Batch:
     """Return the batch of one step, as training makes it."""
     with Stream(unit.items, parts.recipe, 0) as stream:
-        stored = next(iter(stored_batches(stream, unit, order, [at.part], at.epoch, 0)))
-        return make_batch(unit, parts, experiment, order, at, stored)
+        inputs = next(step_inputs(stream, unit, parts, order, [at.part], at.epoch))
+        return make_batch(unit, parts, experiment, order, at, inputs)

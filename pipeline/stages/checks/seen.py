@@ -176,9 +176,8 @@ def _wrong_label(context: Context, batch: Batch, place: int, epoch: int, is_mixe
     row_id = ids[batch.rows[place]]
     if not is_mixed:
         detail = f"the sample of row '{row_id}' is trained with the label or the item of another row (epoch {epoch})"
-        return Finding(
-            LABELS, "fail", detail, "look at how order, rows and items meet: make_batch in training/train.py"
-        )
+        advice = "look at how order, rows and items meet: step_inputs and make_batch in training/train.py"
+        return Finding(LABELS, "fail", detail, advice)
     two = target.argsort(descending=True)[:2].tolist()
     shares = " and ".join(f"{float(target[row]):.2f} of '{ids[row]}'" for row in two)
     detail = f"mix: the target of row '{row_id}' holds {shares}, its mixed pixels do not (epoch {epoch})"
