@@ -53,6 +53,7 @@ class Epochs:
         images = np.random.default_rng(0).integers(0, 256, (n_images, *SHAPE), dtype=np.uint8)
         self._experiment = experiment
         self._unit, self._parts = made_up_unit(images, experiment, self._machine)
+        self.model = self._parts.model
         self._resident = list(self._made())
         self._now = CLOCKS[clock]
         self.data_sec: list[float] = []

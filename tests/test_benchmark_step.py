@@ -10,6 +10,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import data_path
 import decode
 import start
 import step
@@ -54,6 +55,19 @@ def test_both_nets_of_the_step_have_the_same_weights_and_one_law():
         found.data.copy_(wanted.data)
     inputs = torch.randn(3, 1, 28, 28)
     torch.testing.assert_close(ours(inputs), textbook(inputs))
+
+
+def test_steps_with_their_data_are_those_on_batches_that_were_made_before():
+    def trained(way):
+        epochs = data_path.Epochs({"name": "conv5x5", "dropout": 0.0}, 600, 1, "wall")
+        getattr(epochs, way)()
+        return epochs.data_sec, list(epochs.model.parameters())
+
+    (data_sec, with_data), (nothing, resident) = trained("with_data"), trained("resident")
+    assert all(map(torch.equal, with_data, resident))
+    assert len(data_sec) == 1
+    assert data_sec[0] > 0
+    assert nothing == []
 
 
 def test_the_loops_over_files_see_the_same_pictures(tmp_path):
