@@ -1,5 +1,6 @@
 import json
 import math
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -68,6 +69,27 @@ def test_inputs_of_batches_made_together_are_those_of_each_made_alone(monkeypatc
     assert n_made == [20, 10]
     assert all(map(torch.equal, alone[1:], rest))
     assert made(20, first=3) == []
+
+
+def test_what_a_batch_was_made_of_is_free_during_its_step(monkeypatch, tmp_path):
+    monkeypatch.setattr(train, "TOGETHER", 1)
+    experiment = make_experiment({"mix": {"mixup_alpha": 0.4}})
+    unit, parts = make_unit(experiment)
+    held, free = [], []
+
+    def watched(stored, *args):
+        inputs = parts.inputs(stored, *args)
+        held.append(weakref.ref(inputs))
+        return inputs
+
+    def stepped(*args):
+        free.append(held[-1]() is None)
+        return train_step(*args)
+
+    monkeypatch.setattr(train, "train_step", stepped)
+    train_all(unit, replace(parts, inputs=watched), experiment, tmp_path)
+    assert len(held) == len(free) == 3 * experiment.train.epochs
+    assert all(free)
 
 
 def params_of(parts):

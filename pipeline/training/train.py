@@ -120,10 +120,11 @@ def train_unit(
             order, batches = epoch_batches(unit, experiment, epoch)
             smallest = min(part.stop - part.start for part in batches)
             started = time.monotonic()
-            made = step_inputs(stream, unit, parts, order, batches, epoch, state.step)
-            for step, inputs in enumerate(made, state.step):
+            for inputs in step_inputs(stream, unit, parts, order, batches, epoch, state.step):
+                step = state.step
                 at = StepAt(epoch, step, len(batches), batches[step])
                 batch = make_batch(unit, parts, experiment, order, at, inputs)
+                del inputs  # what was mixed is not held beside its mixture during the step
                 with step_memory(unit.name, smallest, machine.micro_batches):
                     loss, is_good = train_step(parts, experiment, machine, batch, at)
                 state.step = step + 1
@@ -289,8 +290,10 @@ def step_inputs(
             draws_of(unit.train, order, whole, unit.items.device, unit.seed, when) for when in (epoch, None)
         )
         inputs = parts.inputs(stored, draw, lasting, epoch)
-        for part in group[max(0, first - begin) :]:
-            yield inputs[part.start - whole.start : part.stop - whole.start]
+        made = [inputs[part.start - whole.start : part.stop - whole.start] for part in group[max(0, first - begin) :]]
+        del inputs  # nor is it held here, beyond the batches that are still to come
+        while made:
+            yield made.pop(0)
 
 
 def _event(
