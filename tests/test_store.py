@@ -113,18 +113,23 @@ def test_a_changed_file_or_form_is_another_store(tmp_path: Path) -> None:
     assert len(keys) == 5
 
 
-def test_verify_notices_changed_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", ["a bit of the first", "a bit of the last", "two change places"])
+def test_verify_notices_changed_items(tmp_path: Path, change: str) -> None:
     source = make_images(tmp_path / "a", 3)
     store = built(tmp_path, source)
-    content = bytearray((store.folder / "items.bin").read_bytes())
-    content[10] ^= 1
-    (store.folder / "items.bin").write_bytes(content)
+    items = np.array(store.array)
+    assert (items[0] != items[1]).any()
+    if change == "two change places":
+        items[[0, 1]] = items[[1, 0]]
+    else:
+        items.reshape(3, -1)[*((0, 10) if change == "a bit of the first" else (2, -1))] ^= 1
+    (store.folder / "items.bin").write_bytes(items.tobytes())
     built(tmp_path, source)
     with pytest.raises(DataError, match="have changed since they were built; delete"):
         open_store(source, IMAGE, tmp_path / "cache", report=silent, verify=True)
 
 
-@pytest.mark.parametrize("damage", ["short", "no data", "no marker", "half marker"])
+@pytest.mark.parametrize("damage", ["short", "no data", "no marker", "half marker", "marker of before"])
 def test_a_store_that_is_not_whole_is_built_again(tmp_path: Path, damage: str) -> None:
     source = make_images(tmp_path / "a", 3)
     store = built(tmp_path, source)
@@ -135,8 +140,10 @@ def test_a_store_that_is_not_whole_is_built_again(tmp_path: Path, damage: str) -
         items.unlink()
     elif damage == "no marker":
         meta.unlink()
-    else:
+    elif damage == "half marker":
         meta.write_text(meta.read_text()[:20])
+    else:  # of a version whose checksum was another
+        meta.write_text(meta.read_text().replace('"checksum"', '"content_hash"'))
     again = open_store(source, IMAGE, tmp_path / "cache", report=silent, verify=True)
     np.testing.assert_array_equal(again.array, expected)
 

@@ -316,7 +316,8 @@ def test_another_submission_is_never_overwritten_unasked(tmp_path):
     path = write_submission(tmp_path / "s.csv", first, layout, task, CLASSES, {})
     before = path.read_bytes()
     path.with_suffix(".json").write_text(json.dumps({"lb": {"public": 1}}))
-    with pytest.raises(DataError, match=r"s\.csv: another submission of that name exists"):
+    advice = r"s\.csv: another submission of that name exists; name another --file, or --overwrite it"
+    with pytest.raises(DataError, match=advice):
         write_submission(path, second, layout, task, CLASSES, {})
     assert path.read_bytes() == before
     write_submission(path, second, layout, task, CLASSES, {}, overwrite=True)

@@ -22,11 +22,11 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from pipeline.base.errors import DataError
-from pipeline.base.files import atomic_path, hash_json, read_json, remove_leftovers, sha256_file, write_json, write_text
+from pipeline.base.files import atomic_path, hash_json, read_json, remove_leftovers, write_json, write_text
 from pipeline.data.alike import Kinds, check_alike, check_turned
 from pipeline.data.channel_faults import SilentChannels, silent_channels
 from pipeline.data.forms import StoredForm, formed
-from pipeline.data.item_file import Formed, Kind, Tally, write_items
+from pipeline.data.item_file import Formed, Kind, Tally, checksum_of, write_items
 from pipeline.data.readers import decoders_of
 from pipeline.data.sources import FileItems, ItemSource, OpenItems, PixelItems, open_items
 
@@ -47,7 +47,7 @@ class Store:
     folder: Path
     key: str
     meta: dict[str, Any]
-    """n_items, shape, dtype, n_nonfinite, silent_channels, build_sec, content_hash."""
+    """n_items, shape, dtype, n_nonfinite, silent_channels, build_sec, checksum."""
 
 
 class UnreadableError(DataError):
@@ -77,7 +77,7 @@ def open_store(
         report: gets one line about what is being done, and notes.
         progress: gets (items done, items in all) while building.
         workers: decoding threads; by default one per core where an item takes long enough to gain by them.
-        verify: compare the stored bytes with the hash taken when they were built.
+        verify: compare the stored values with the checksum taken when they were built.
 
     Raises:
         UnreadableError: files are missing or broken; all are named, and nothing is stored.
@@ -91,7 +91,7 @@ def open_store(
         except OSError as error:  # readers raise a DataError, so this is the cache's disk
             raise DataError(f"{folder}: cannot be written ({error}); free some space or move the cache") from None
     store = _opened(folder, key)
-    if verify and sha256_file(folder / "items.bin") != store.meta["content_hash"]:
+    if verify and checksum_of(store.array) != store.meta["checksum"]:
         raise DataError(f"{folder / 'items.bin'}: the decoded data have changed since they were built; delete {folder}")
     return store
 
@@ -120,11 +120,11 @@ def _stamp(path: Path) -> tuple[str, int, int]:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Return whether the marker is there and the data have the size that it states."""
+    """Return whether the marker is there, of this version, and the data have the size that it states."""
     try:
         meta = read_json(folder / "meta.json")
         n_bytes = int(np.prod(meta["shape"], dtype=np.int64)) * np.dtype(meta["dtype"]).itemsize
-        return bool((folder / "items.bin").stat().st_size == n_bytes)
+        return "checksum" in meta and (folder / "items.bin").stat().st_size == n_bytes
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -191,7 +191,7 @@ def _build(items: OpenItems, form: StoredForm, folder: Path, report: Report, pro
     ((shape, dtype),) = tally.kinds
     meta = {"decoder": decoders_of(items.paths), "form": form.plain(), "n_items": items.n, "shape": (items.n, *shape)}
     meta |= {"dtype": dtype, "n_nonfinite": tally.n_nonfinite, "silent_channels": tally.silent.plain()}
-    meta |= {"content_hash": tally.content_hash}
+    meta |= {"checksum": tally.checksum}
     write_json(folder / "meta.json", meta | {"build_sec": round(time.perf_counter() - began, 2)})
 
 

@@ -125,7 +125,7 @@ def write_submission(
         digest = sha256_file(draft)
         is_same = path.exists() and sha256_file(path) == digest
         if path.exists() and not is_same and not overwrite:
-            raise DataError(f"{path}: another submission of that name exists; choose a name, or allow to overwrite it")
+            raise DataError(f"{path}: another submission of that name exists; name another --file, or --overwrite it")
         if not is_same:
             with atomic_path(path) as temp:
                 shutil.copyfile(draft, temp)
