@@ -8,10 +8,12 @@ from pipeline.training import device
 from pipeline.training.device import (
     autocast,
     count_cores,
+    gpus_of,
     has_native_bf16,
     read_later,
     resolve_device,
     resolve_precision,
+    seats_of,
     threads,
 )
 
@@ -31,6 +33,32 @@ def test_devices_that_are_not_there_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ConfigError, match="--device cuda: this machine has 0 CUDA devices"):
         resolve_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "visible", "gpus"),
+    [
+        ("cuda", None, ["0", "1"]),
+        ("cuda", "", ["0", "1"]),
+        ("cuda", "3, 1", ["3", "1"]),
+        ("cuda", "3,1,7,-1", ["3", "1"]),  # CUDA ends at the first that is not there
+        ("cuda", "GPU-5f,GPU-60", ["GPU-5f", "GPU-60"]),
+        ("cuda:1", None, ["cuda:1"]),
+        ("cpu", None, []),
+    ],
+)
+def test_gpus_that_units_share_are_those_that_this_process_sees(monkeypatch, wanted, visible, gpus):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpus_of(wanted) == gpus
+    assert seats_of(wanted) == ([{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] if len(gpus) > 1 else [])
+
+
+def test_one_gpu_is_no_choice_of_seats(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert seats_of("cuda") == []
 
 
 @pytest.mark.parametrize("word", ["gpu", "cuda:x", "", "mps", "meta"])

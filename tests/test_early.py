@@ -10,28 +10,34 @@ from pipeline.stages import early
 
 
 @pytest.mark.parametrize(
-    ("asked", "has_driver", "cores", "starts"),
+    ("asked", "n_gpus", "cores", "starts"),
     [
-        ({}, False, 2, True),
-        ({}, True, 2, False),  # on a GPU units train one after another
-        ({"device": "cpu"}, True, 2, True),
-        ({"device": "cuda"}, True, 2, False),
-        ({"device": "cuda", "jobs": 2}, True, 2, True),
-        ({}, False, 1, False),
-        ({"jobs": 1}, False, 2, False),
-        ({"jobs": 3}, False, 1, True),
-        ({"which": "all"}, False, 2, False),
-        ({"which": [1]}, False, 2, False),
-        ({"which": [0, 1]}, False, 2, True),
-        ({"which": [1], "seeds": [0, 1]}, False, 2, True),
+        ({}, 0, 2, True),
+        ({}, 1, 2, False),  # on one GPU units train one after another
+        ({}, 2, 1, True),
+        ({"device": "cpu"}, 1, 2, True),
+        ({"device": "cpu"}, 2, 1, False),
+        ({"device": "cuda"}, 1, 2, False),
+        ({"device": "cuda"}, 2, 2, True),
+        ({"device": "cuda:1"}, 2, 2, False),
+        ({"device": "cuda", "jobs": 2}, 1, 2, True),
+        ({}, 0, 1, False),
+        ({"jobs": 1}, 0, 2, False),
+        ({"jobs": 3}, 0, 1, True),
+        ({"which": "all"}, 0, 2, False),
+        ({"which": [1]}, 0, 2, False),
+        ({"which": [0, 1]}, 0, 2, True),
+        ({"which": [1], "seeds": [0, 1]}, 0, 2, True),
     ],
 )
 def test_the_home_of_workers_starts_early_where_units_may_train_side_by_side(
-    tmp_path, monkeypatch, asked, has_driver, cores, starts
+    tmp_path, monkeypatch, asked, n_gpus, cores, starts
 ):
     started = []
     monkeypatch.setattr(early, "start_home", lambda: started.append(True))
-    monkeypatch.setattr(early, "_DRIVER", tmp_path if has_driver else tmp_path / "none")
+    monkeypatch.setattr(early, "_GPUS", tmp_path / "gpus")
+    for number in range(n_gpus):
+        (tmp_path / f"gpus/0000:0{number}:00.0").mkdir(parents=True)
     monkeypatch.setattr(early.os, "cpu_count", lambda: cores)
     config = api.config(make_toy(tmp_path, net={"seeds": asked.pop("seeds", [0])}))
     wishes = {"which": None, "device": "auto", "jobs": None} | asked

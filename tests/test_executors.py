@@ -280,6 +280,27 @@ def test_workers_have_the_environment_of_now_and_not_of_when_their_home_started(
         assert [found for _, found in seen] == [value, value]
 
 
+def meet_and_tell(argument, report, stop):
+    folder, n_workers, name = argument
+    (folder / str(os.getpid())).touch()
+    deadline = time.monotonic() + 30
+    while len(list(folder.iterdir())) < n_workers and time.monotonic() < deadline:
+        time.sleep(0.01)
+    report((os.getpid(), os.environ.get(name)))
+
+
+def test_each_process_keeps_a_seat_and_they_are_taken_in_turns(tmp_path, monkeypatch):
+    name = "PODIUM_TEST_OF_SEATS"
+    monkeypatch.setenv(name, "mine")
+    seen = []
+    seats = [{name: "left"}, {name: "right"}]
+    run_jobs(meet_and_tell, [(tmp_path, 3, name)] * 7, 3, seen.append, seats=seats)
+    assert len(seen) == 7
+    assert sorted(dict(seen).values()) == ["left", "left", "right"]
+    assert len(set(seen)) == 3
+    assert os.environ[name] == "mine"
+
+
 def test_where_there_is_no_home_every_worker_starts_afresh(monkeypatch):
     monkeypatch.setattr(executors, "_HAS_HOME", False)
     assert start_home().get_start_method() == "spawn"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from filelock import FileLock
 from toys import make_toy, read_text_table, train_toy
@@ -28,7 +29,7 @@ from pipeline.records.predictions import Predictions, load_predictions, save_pre
 from pipeline.records.rows import Rows
 from pipeline.records.runs import Run, Unit, Workspace
 from pipeline.records.task import MetricSpec
-from pipeline.stages import crossval, machines, twins
+from pipeline.stages import crossval, machines, twins, units
 from pipeline.stages.machines import Wishes, choose_jobs, resolve_machine, rounds_of
 from pipeline.stages.plan_table import plan_lines
 
@@ -354,6 +355,28 @@ def test_the_machine_is_as_asked_else_as_the_run_started_else_as_it_suits(tmp_pa
     assert (again.device, again.threads, again.jobs) == ("cpu", 1, 3)
 
 
+def test_each_gpu_trains_a_unit_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    workspace, config = Workspace(tmp_path), api.config(make_toy(tmp_path))
+    run, _ = crossval.begin_run(workspace, config, Wishes(device="cpu"), lambda line: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(machines, "count_cores", lambda: 8)
+    said: list[str] = []
+    machine = resolve_machine(Workspace(tmp_path / "other"), config, Wishes(), said.append)
+    assert said == ["jobs: 2, as there are 2 GPUs, and each unit has one to itself"]
+    assert (machine.device, machine.jobs, machine.threads) == ("cuda", 2, 4)
+    one = resolve_machine(Workspace(tmp_path / "other"), config, Wishes(device="cuda:1"))
+    assert (one.device, one.jobs) == ("cuda:1", 1)
+
+    asked = []
+    monkeypatch.setattr(
+        units, "run_jobs", lambda job, jobs, n, report, over, seats: asked.append((len(jobs), n, seats))
+    )
+    units.train_units(workspace, run, machine, None, said.append, said.append)
+    assert asked == [(3, 2, [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}])]
+
+
 @pytest.mark.parametrize(
     ("wishes", "jobs", "reason"),
     [
@@ -379,6 +402,9 @@ def test_the_machine_is_as_asked_else_as_the_run_started_else_as_it_suits(tmp_pa
         ({"n_units": 6, "threads": 2}, 2, "2 units of 2 threads"),
         ({"n_units": 5, "threads": 2}, 2, "2 units of 2 threads"),
         ({"cores": 2, "device": "cuda"}, 1, "the device to itself"),
+        ({"device": "cuda", "n_gpus": 2}, 2, "2 GPUs, and each unit has one to itself"),
+        ({"device": "cuda", "n_gpus": 8}, 5, "8 GPUs"),
+        ({"device": "cuda", "n_gpus": 8, "n_units": 1}, 1, "there is one unit"),
     ],
 )
 def test_jobs_are_chosen_with_a_reason(wishes, jobs, reason):

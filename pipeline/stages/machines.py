@@ -11,7 +11,7 @@ from pipeline.records.config import Config
 from pipeline.records.experiment import Experiment
 from pipeline.records.machine import Machine
 from pipeline.records.runs import Run, Workspace
-from pipeline.training.device import count_cores, has_native_bf16, resolve_device, resolve_precision
+from pipeline.training.device import count_cores, gpus_of, has_native_bf16, resolve_device, resolve_precision
 from pipeline.training.peak import free_bytes
 
 Say = Callable[[str], None]
@@ -62,7 +62,7 @@ def resolve_machine(
     device = resolve_device(wishes.device if wishes.device != "auto" or not started else started.device)
     cores, n_units = count_cores(), (1 if is_refit else config.experiment.folds.n_folds) * len(config.experiment.seeds)
     threads = wishes.threads or (started.threads if started else None)
-    jobs, why = choose_jobs(device, n_units, cores, threads, free_bytes("cpu"))
+    jobs, why = choose_jobs(device, n_units, cores, threads, free_bytes("cpu"), len(gpus_of(device)))
     if wishes.jobs is None and say is not None:
         say(f"jobs: {jobs}, {why}")
     jobs = wishes.jobs or jobs
@@ -84,8 +84,12 @@ def resolve_machine(
     )
 
 
-def choose_jobs(device: str, n_units: int, cores: int, threads: int | None, free: int | None) -> tuple[int, str]:
+def choose_jobs(
+    device: str, n_units: int, cores: int, threads: int | None, free: int | None, n_gpus: int = 1
+) -> tuple[int, str]:
     """Return how many units train side by side, and why.
+
+    On GPUs one on each.
 
     On a CPU as many as there are cores for their threads: a step of one unit leaves cores idle wherever it is not
     parallel, the steps of several do not. Where the last round would leave cores idle, a few more than that take turns:
@@ -98,11 +102,14 @@ def choose_jobs(device: str, n_units: int, cores: int, threads: int | None, free
         cores: that this process may use.
         threads: of each unit, where that is given.
         free: bytes of memory that processes may still take; None where the system does not say.
+        n_gpus: that `device` stands for, unless it is the CPU.
     """
-    if device != "cpu":
-        return 1, "one after another, as each has the device to itself"
     if n_units == 1:
         return 1, "as there is one unit"
+    if device != "cpu":
+        if n_gpus > 1:
+            return min(n_gpus, n_units), f"as there are {n_gpus} GPUs, and each unit has one to itself"
+        return 1, "one after another, as each has the device to itself"
     at_once = max(1, min(n_units, cores // (threads or 1)))
     fit = n_units if free is None else max(1, free // PROCESS_BYTES)
     if free is not None and fit < at_once:

@@ -22,7 +22,7 @@ from pipeline.stages.budget import Cost, step_seconds
 from pipeline.stages.crossval import refuse_before_training
 from pipeline.stages.folding import fold_table
 from pipeline.stages.machines import Wishes, at_once_of, resolve_machine
-from pipeline.training.device import require_compiler
+from pipeline.training.device import gpus_of, require_compiler, seats_of
 from pipeline.training.executors import run_jobs
 from pipeline.training.memory import StepMemoryError, finer_split
 from pipeline.training.misfits import warnings_of
@@ -163,7 +163,7 @@ def _probe(
                 job=UnitJob(workspace.root, run.folder, unit, machine),
                 number=number,
                 n_together=len(units),
-                n_parallel=n_parallel,
+                n_parallel=-(-n_parallel // max(1, len(gpus_of(machine.device)))),
                 meeting=meeting,
                 seconds=seconds,
                 asked=time.time(),
@@ -171,7 +171,7 @@ def _probe(
             for number, unit in enumerate(units)
         ]
         try:
-            run_jobs(probe_job, jobs, len(jobs), found.append)
+            run_jobs(probe_job, jobs, len(jobs), found.append, seats=seats_of(machine.device))
             return machine, tuple(found)
         except StepMemoryError as error:
             factor = finer_split(error, run.experiment.train.accumulation)

@@ -13,6 +13,7 @@ from pipeline.base.errors import listed
 from pipeline.base.files import write_json
 from pipeline.records.machine import Machine
 from pipeline.records.runs import Run, Workspace
+from pipeline.training.device import seats_of
 from pipeline.training.executors import run_jobs
 from pipeline.training.memory import StepMemoryError, finer_split
 from pipeline.training.unit import UnitJob, train_unit_job
@@ -43,7 +44,7 @@ def train_units(
         split = run.machine.micro_batches
         jobs = [UnitJob(workspace.root, run.folder, unit, machine) for unit in todo]
         try:
-            run_jobs(train_unit_job, jobs, machine.jobs, report, is_over)
+            run_jobs(train_unit_job, jobs, machine.jobs, report, is_over, seats_of(machine.device))
         except StepMemoryError as error:
             _split_finer(run, error, folds, say)
         run = Run(run.folder)

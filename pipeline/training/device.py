@@ -30,6 +30,23 @@ def resolve_device(wanted: str) -> str:
     return wanted
 
 
+def gpus_of(device: str) -> list[str]:
+    """Return the GPUs that units of a run share, by what CUDA_VISIBLE_DEVICES calls them; one at most unless `cuda`."""
+    if device != "cuda":
+        return [device] if device.startswith("cuda") else []
+    n_gpus, given = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [name.strip() for name in given.split(",")][:n_gpus] if given else [str(number) for number in range(n_gpus)]
+
+
+def seats_of(device: str) -> list[dict[str, str]]:
+    """Return the environments of processes side by side, in each of which `cuda` is another GPU; none for one device.
+
+    CUDA reads them when a process first uses it, so they are for processes that have not.
+    """
+    gpus = gpus_of(device)
+    return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] if len(gpus) > 1 else []
+
+
 def resolve_precision(wanted: str, device: str) -> Precision:
     """Return the precision of the multiplications: bf16 for `auto` where the hardware has it, else fp32.
 

@@ -15,12 +15,13 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
+from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event as ProcessEvent
 from typing import Any, TypeVar
 
@@ -43,11 +44,21 @@ def run_jobs(
     n_parallel: int,
     report: Report,
     is_over: Callable[[], bool] | None = None,
+    seats: Sequence[Mapping[str, str]] = (),
 ) -> None:
     """Run `job` for every argument, at most `n_parallel` at a time, and pass on what the jobs report.
 
     Jobs are started in order. The first error of a job stops the others in good order and is then raised; so does a
     signal, and the time when `is_over` says so. With `n_parallel` = 1 everything happens in this process.
+
+    Args:
+        job: what is done.
+        arguments: what it is done for.
+        n_parallel: processes.
+        report: gets what jobs report, in this process.
+        is_over: says when there is no time left.
+        seats: environment variables of the first process, the second, and so on, from the first again when there are
+            more; they hold for all of its jobs.
 
     Raises:
         StopRequestedError: a signal came, or the time is over; every running job has saved itself.
@@ -59,7 +70,7 @@ def run_jobs(
                 stop()
                 job(argument, report, stop)
             return
-        _run_in_processes(job, arguments, n_parallel, report, stop)
+        _run_in_processes(job, arguments, n_parallel, report, stop, seats)
 
 
 def start_home() -> BaseContext:
@@ -84,14 +95,19 @@ def _run_in_processes(
     n_parallel: int,
     report: Report,
     stop: StopFlag,
+    seats: Sequence[Mapping[str, str]],
 ) -> None:
     context = start_home()
     events: multiprocessing.Queue[Any] = context.Queue()
     stop_workers = context.Event()
     n_workers = min(n_parallel, len(arguments))
+    free_seats: SimpleQueue[dict[str, str]] = context.SimpleQueue()
+    for number in range(n_workers):
+        free_seats.put(dict(seats[number % len(seats)]) if seats else {})
+    given = events, stop_workers, dict(os.environ), free_seats
     with (
         _passing_on(events, report),
-        ProcessPoolExecutor(n_workers, context, _start_worker, (events, stop_workers, dict(os.environ))) as pool,
+        ProcessPoolExecutor(n_workers, context, _start_worker, given) as pool,
     ):
         try:
             with _sigint_ignored():
@@ -178,9 +194,15 @@ def _raise_errors(errors: Sequence[BaseException | None], stop: StopFlag) -> Non
             raise stopped
 
 
-def _start_worker(events: multiprocessing.Queue[Any], stop_workers: ProcessEvent, environment: dict[str, str]) -> None:
+def _start_worker(
+    events: multiprocessing.Queue[Any],
+    stop_workers: ProcessEvent,
+    environment: dict[str, str],
+    free_seats: SimpleQueue[dict[str, str]],
+) -> None:
     os.environ.clear()
     os.environ.update(environment)  # of now: the process that this one was forked from may have started long ago
+    os.environ.update(free_seats.get())
     for number in set(SIGNALS) - {signal.SIGINT}:
         signal.signal(number, signal.SIG_DFL)  # else ignored, as in that process
     _worker.update(events=events, stop=stop_workers, is_orphan=False, is_busy=False)

@@ -25,7 +25,7 @@ from pipeline.stages.machines import Wishes, choose_jobs
 from pipeline.stages.pseudo import Wanted, make_labels
 from pipeline.stages.study.apart import has_apart, predict_apart
 from pipeline.stages.units import train_units
-from pipeline.training.device import count_cores, resolve_device
+from pipeline.training.device import count_cores, gpus_of, resolve_device, seats_of
 from pipeline.training.executors import run_jobs
 from pipeline.training.memory import StepMemoryError
 from pipeline.training.peak import free_bytes
@@ -142,7 +142,8 @@ class PointTrainer:
         if not jobs:
             return
         try:
-            run_jobs(train_point_job, jobs, self._wishes.jobs or 1, self._take)
+            seats = seats_of(jobs[0].unit.machine.device)
+            run_jobs(train_point_job, jobs, self._wishes.jobs or 1, self._take, seats=seats)
         except StepMemoryError as error:
             self._say(f"note: {error}; the points go on one by one, each in micro-batches as small as it needs")
             for point in points:
@@ -222,7 +223,8 @@ class PointTrainer:
         for point in self._points:
             experiment, which = self._configs[point.label].experiment, folds_of(self._study, point)
             n_units += len(experiment.seeds) * (experiment.folds.n_folds if which is None else len(which))
-        jobs, why = choose_jobs(resolve_device(wishes.device), n_units, cores, wishes.threads, free_bytes("cpu"))
+        device = resolve_device(wishes.device)
+        jobs, why = choose_jobs(device, n_units, cores, wishes.threads, free_bytes("cpu"), len(gpus_of(device)))
         if wishes.jobs is None:
             self._say(f"jobs: {jobs}, {why}")
         jobs = wishes.jobs or jobs

@@ -22,10 +22,11 @@ from pipeline.records.config import Config
 from pipeline.records.runs import Run, Workspace
 from pipeline.records.study import Point, Study
 from pipeline.stages.crossval import train_run
-from pipeline.stages.machines import Wishes
+from pipeline.stages.machines import Wishes, choose_jobs
 from pipeline.stages.study.apart import predict_apart
 from pipeline.stages.study.points import config_of, folds_of
-from pipeline.training.device import count_cores
+from pipeline.training.device import count_cores, gpus_of, resolve_device
+from pipeline.training.peak import free_bytes
 from pipeline.training.unit import UnitJob
 
 Say = Callable[[str], None]
@@ -100,7 +101,9 @@ def search_points(
     ranges = {key: parse_range(key, value) for key, value in (study.search or {}).items()}
     base = config_of(study, file, Point("base", {}, ()), name, overrides)
     seeds = len(base.experiment.seeds)
-    jobs = wishes.jobs or max(1, min(seeds, count_cores()))
+    device = resolve_device(wishes.device)
+    fitting, _ = choose_jobs(device, seeds, count_cores(), wishes.threads, free_bytes("cpu"), len(gpus_of(device)))
+    jobs = wishes.jobs or fitting
     wishes = replace(wishes, jobs=jobs, threads=wishes.threads or max(1, count_cores() // jobs))
     search = _opened(optuna, workspace, study, base, name, _direction(workspace, base))
     kept: dict[str, tuple[Point, Config, Run]] = {}
