@@ -24,6 +24,7 @@ from pipeline.base.errors import ConfigError, PodiumError
 from pipeline.base.interrupt import StopFlag
 from pipeline.records.machine import Machine
 from pipeline.records.runs import Unit
+from pipeline.stages import plan as plan_stage
 from pipeline.stages.budget import Cost, parse_duration, step_seconds
 from pipeline.stages.plan import Plan
 from pipeline.stages.plan_table import plan_lines
@@ -331,6 +332,25 @@ def test_probes_wait_for_each_other_and_stop_when_they_are_asked_to(tmp_path: Pa
     assert len(ends) == 2
     with pytest.raises(PodiumError, match="stopped as asked"):
         probe._meet(jobs[0], "there", StopFlag(also=lambda: True))
+
+
+@pytest.mark.parametrize(("jobs", "of_one"), [(1, 1), (2, 1), (3, 2), (5, 3)])
+def test_units_on_two_gpus_share_the_memory_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, of_one: int
+) -> None:
+    toy(tmp_path, {"folds": {"n_folds": 5}})
+    asked: list[Any] = []
+
+    def look(job: Any, probes: Any, n_parallel: int, report: Any, seats: Any) -> None:
+        asked.append((n_parallel, {probe.n_parallel for probe in probes}, seats))
+        raise PodiumError("seen enough")
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(plan_stage, "run_jobs", look)
+    with pytest.raises(PodiumError, match="seen enough"):
+        plan(tmp_path, device="cuda", jobs=jobs)
+    assert asked == [(jobs, {of_one}, [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in "01"])]
 
 
 @pytest.mark.slow

@@ -13,11 +13,12 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from toys import make_toy
 
 from pipeline import api
-from pipeline.base.errors import ConfigError, DivergedError, MismatchError
+from pipeline.base.errors import ConfigError, DivergedError, MismatchError, StopRequestedError
 from pipeline.data.tables import load_train
 from pipeline.records.cv import metric_of, score_predictions
 from pipeline.records.predictions import load_predictions, mean_predictions
@@ -171,11 +172,28 @@ def test_every_point_is_an_ordinary_run_and_is_scored_on_the_rows_kept_apart(
     assert point.heldout == np.mean([score_predictions(part, rows, metric) for part in heldout])
 
 
+def test_each_gpu_trains_a_unit_of_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_toy(tmp_path).parent
+    asked: list[Any] = []
+
+    def look(job: Any, jobs: Any, n_parallel: int, report: Any, seats: Any) -> None:
+        asked.append((len(jobs), n_parallel, seats))
+        raise StopRequestedError("seen enough")
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(study_points, "run_jobs", look)
+    with pytest.raises(StopRequestedError):
+        api.study(write_study(folder, GRID), root=tmp_path)
+    assert asked == [(8, 3, [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in "012"])]
+
+
 def test_a_finished_point_is_not_trained_again_and_a_changed_one_is_refused(
     grid: Any, workspace: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, folder = workspace
-    monkeypatch.setattr(study_points, "run_jobs", lambda *arguments: pytest.fail("something was trained"))
+    monkeypatch.setattr(study_points, "run_jobs", lambda *arguments, **options: pytest.fail("something was trained"))
     lines: list[str] = []
     monkeypatch.setattr(api, "say", lines.append)
     again = study(root, folder / "grid.yaml", out=root / "again")
