@@ -261,10 +261,15 @@ def test_a_run_killed_at_random_moments_ends_like_an_unbroken_one_bitwise(tmp_pa
 def test_a_run_killed_from_outside_again_and_again_ends_like_an_unbroken_one_bitwise(tmp_path, monkeypatch, unbroken):
     root = workspace(tmp_path)
     draw = random.Random(time.time_ns())
-    n_killed = 0
+    n_killed, start_sec = 0, 0.0
     for attempt in count():
+        began = time.monotonic()
         process = subprocess.Popen([sys.executable, "-m", "pipeline", *OFTEN, "--jobs", "2"], cwd=root)
-        seconds = draw.uniform(2.0, 6.0) + 0.3 * attempt
+        while not start_sec:  # the first time killed as soon as a unit is begun, later around that moment and after it
+            assert process.poll() is None, "ended before a unit was begun"
+            start_sec = (time.monotonic() - began) * any((run_folder(root) / "units").glob("*/*"))
+            time.sleep(0.01)
+        seconds = 0.0 if attempt == 0 else start_sec + draw.uniform(-0.5, 2.0) + 0.3 * attempt
         try:
             process.wait(seconds)
             break
