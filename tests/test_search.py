@@ -9,12 +9,13 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import torch
 import yaml
 from toys import make_toy
 
 from pipeline import api
 from pipeline.base.errors import ConfigError, MismatchError
-from pipeline.stages import crossval
+from pipeline.stages import crossval, machines
 from pipeline.stages.study import page as study_page
 from pipeline.stages.study import search
 from pipeline.stages.study.search import Range, parse_range
@@ -88,3 +89,30 @@ def test_a_search_goes_on_from_its_journal_and_proposes_what_an_unbroken_one_doe
     path.write_text(yaml.safe_dump(other))
     with pytest.raises(MismatchError, match="is of another search"):
         api.study(path, root=tmp_path, name="whole", device="cpu", jobs=1, threads=1)
+
+
+def test_a_search_trains_as_many_seeds_at_a_time_as_there_are_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    config = make_toy(tmp_path, n_train=30, n_test=6)
+    path = config.with_name("s.yaml")
+    content = {"base": "net.yaml", "search": {"optimizer.lr": "log 1e-3 1e-1"}, "trials": 1, "seeds": [0, 1, 2]}
+    path.write_text(yaml.safe_dump(content))
+    seen: list[Any] = []
+
+    def tried(*given: Any) -> None:
+        seen.append(given[-1])
+        raise KeyError
+
+    monkeypatch.setattr(search, "_tried", tried)
+    monkeypatch.setattr(machines, "count_cores", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for n_gpus, name in ((1, "one"), (2, "two")):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda n_gpus=n_gpus: n_gpus)
+        with pytest.raises(KeyError):
+            api.study(path, root=tmp_path, name=name)
+    with pytest.raises(KeyError):
+        api.study(path, root=tmp_path, name="asked", jobs=3)
+    assert [(wishes.jobs, wishes.threads) for wishes in seen] == [(1, 8), (2, 4), (3, 2)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.base.errors import MismatchError
 from pipeline.base.progress import DisplayKind
@@ -62,7 +62,7 @@ def resolve_machine(
     device = resolve_device(wishes.device if wishes.device != "auto" or not started else started.device)
     cores, n_units = count_cores(), (1 if is_refit else config.experiment.folds.n_folds) * len(config.experiment.seeds)
     threads = wishes.threads or (started.threads if started else None)
-    jobs, why = choose_jobs(device, n_units, cores, threads, free_bytes("cpu"), len(gpus_of(device)))
+    jobs, why = jobs_here(device, n_units, threads)
     if wishes.jobs is None and say is not None:
         say(f"jobs: {jobs}, {why}")
     jobs = wishes.jobs or jobs
@@ -82,6 +82,25 @@ def resolve_machine(
         micro_batches=started.micro_batches if started else 1,
         checkpoint_minutes=wishes.checkpoint_minutes,
     )
+
+
+def jobs_here(device: str, n_units: int, threads: int | None) -> tuple[int, str]:
+    """Return how many units train side by side on this machine, and why; see `choose_jobs`."""
+    return choose_jobs(device, n_units, count_cores(), threads, free_bytes("cpu"), len(gpus_of(device)))
+
+
+def wishes_of_all(wishes: Wishes, n_units: int) -> tuple[Wishes, str]:
+    """Return wishes that hold for every run of a study, with units side by side and their threads, and why so many.
+
+    Alike for every run and every call, as the number of threads changes bits.
+
+    Args:
+        wishes: what the user asks.
+        n_units: that are trained together, whichever runs they are of.
+    """
+    jobs, why = jobs_here(resolve_device(wishes.device), n_units, wishes.threads)
+    jobs = wishes.jobs or jobs
+    return replace(wishes, jobs=jobs, threads=wishes.threads or max(1, count_cores() // jobs)), why
 
 
 def choose_jobs(

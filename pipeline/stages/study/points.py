@@ -21,14 +21,13 @@ from pipeline.records.study import Point, Study
 from pipeline.records.unlabelled import PseudoSpec
 from pipeline.stages.crossval import begin_run, finish_run
 from pipeline.stages.folding import fold_table
-from pipeline.stages.machines import Wishes, choose_jobs
+from pipeline.stages.machines import Wishes, wishes_of_all
 from pipeline.stages.pseudo import Wanted, make_labels
 from pipeline.stages.study.apart import has_apart, predict_apart
 from pipeline.stages.units import train_units
-from pipeline.training.device import count_cores, gpus_of, resolve_device, seats_of
+from pipeline.training.device import seats_of
 from pipeline.training.executors import run_jobs
 from pipeline.training.memory import StepMemoryError
-from pipeline.training.peak import free_bytes
 from pipeline.training.unit import UnitJob, train_unit_job
 
 Say = Callable[[str], None]
@@ -215,20 +214,15 @@ class PointTrainer:
         self._finish(point.label)
 
     def _shared(self, wishes: Wishes) -> Wishes:
-        """Return the wishes with as many units side by side as suit the whole study.
-
-        Alike for every point and every call, as the number of threads changes bits.
-        """
-        n_units, cores = 0, count_cores()
+        """Return the wishes with as many units side by side as suit the whole study."""
+        n_units = 0
         for point in self._points:
             experiment, which = self._configs[point.label].experiment, folds_of(self._study, point)
             n_units += len(experiment.seeds) * (experiment.folds.n_folds if which is None else len(which))
-        device = resolve_device(wishes.device)
-        jobs, why = choose_jobs(device, n_units, cores, wishes.threads, free_bytes("cpu"), len(gpus_of(device)))
+        shared, why = wishes_of_all(wishes, n_units)
         if wishes.jobs is None:
-            self._say(f"jobs: {jobs}, {why}")
-        jobs = wishes.jobs or jobs
-        return replace(wishes, jobs=jobs, threads=wishes.threads or max(1, cores // jobs))
+            self._say(f"jobs: {shared.jobs}, {why}")
+        return shared
 
     def _say(self, line: str) -> None:
         """Say what no other point has said."""

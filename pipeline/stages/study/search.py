@@ -10,7 +10,7 @@ import importlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,9 @@ from pipeline.records.config import Config
 from pipeline.records.runs import Run, Workspace
 from pipeline.records.study import Point, Study
 from pipeline.stages.crossval import train_run
-from pipeline.stages.machines import Wishes, choose_jobs
+from pipeline.stages.machines import Wishes, wishes_of_all
 from pipeline.stages.study.apart import predict_apart
 from pipeline.stages.study.points import config_of, folds_of
-from pipeline.training.device import count_cores, gpus_of, resolve_device
-from pipeline.training.peak import free_bytes
 from pipeline.training.unit import UnitJob
 
 Say = Callable[[str], None]
@@ -100,11 +98,7 @@ def search_points(
     optuna = _optuna()
     ranges = {key: parse_range(key, value) for key, value in (study.search or {}).items()}
     base = config_of(study, file, Point("base", {}, ()), name, overrides)
-    seeds = len(base.experiment.seeds)
-    device = resolve_device(wishes.device)
-    fitting, _ = choose_jobs(device, seeds, count_cores(), wishes.threads, free_bytes("cpu"), len(gpus_of(device)))
-    jobs = wishes.jobs or fitting
-    wishes = replace(wishes, jobs=jobs, threads=wishes.threads or max(1, count_cores() // jobs))
+    wishes, _ = wishes_of_all(wishes, len(base.experiment.seeds))
     search = _opened(optuna, workspace, study, base, name, _direction(workspace, base))
     kept: dict[str, tuple[Point, Config, Run]] = {}
     finished = {trial.number for trial in search.trials if trial.state.is_finished() and trial.state.name != "FAIL"}
