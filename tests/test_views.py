@@ -291,7 +291,7 @@ def test_a_shift_lets_black_in_before_normalisation():
 
 def test_the_model_is_left_in_its_mode_and_each_batch_is_fetched_once(monkeypatch):
     net, images, asked = CornerNet(), stored(n=9), []
-    monkeypatch.setattr(Items, "fetch", lambda self, at, fetch=Items.fetch: asked.append(len(at)) or fetch(self, at))
+    monkeypatch.setattr(Items, "_taken", lambda self, at, taken=Items._taken: asked.append(len(at)) or taken(self, at))
     net.train()
     outputs_of(net, images, NAMES)
     assert net.training

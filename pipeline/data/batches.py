@@ -11,7 +11,7 @@ import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pipeline.augment.draw import Draw
 from pipeline.base.keyed import UInt64s, bits, hash_ids, make_key, permutation, uniforms
+from pipeline.data.pages import Pages
 from pipeline.records.rows import Strings
 
 RESIDENT_SHARE = 0.4
@@ -172,9 +173,11 @@ class Items:
         self.device = device
         self.source = array
         self.is_uint16 = array.dtype == np.uint16
-        self._tensor = _mapped(array)
+        array = _writable(array)
+        self._pages, self._is_resident = Pages(array), False
+        self._tensor = torch.from_numpy(array.view(np.int16) if self.is_uint16 else array)
         if device != "cpu" and self._tensor.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
-            self._tensor = self._tensor.to(device)
+            self._tensor, self._is_resident = self._tensor.to(device), True
 
     @property
     def full_scale(self) -> float:
@@ -192,8 +195,25 @@ class Items:
 
     def fetch(self, positions: NDArray[np.int64]) -> Tensor:
         """Return items as a new tensor (B, ...) on the device: uint8 as stored, all other types as float32."""
+        return next(self.fetch_each([positions]))
+
+    def fetch_each(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
+        """Yield what `fetch` gives for each batch of positions; the disk brings the next one while one is worked on."""
+        for number, positions in enumerate(batches):
+            if not self._is_resident:
+                for soon in batches[:2] if number == 0 else batches[number + 1 : number + 2]:
+                    self._pages.ask(soon)
+            yield self._taken(positions)
+
+    def _taken(self, positions: NDArray[np.int64]) -> Tensor:
         index = torch.from_numpy(positions).to(self._tensor.device)
-        batch = self._tensor.index_select(0, index).to(self.device)
+        if self.device == "cpu" or self._is_resident:
+            batch = self._tensor.index_select(0, index)
+        else:  # pinned, so that the copy runs beside the steps; torch keeps the memory until the copy is done
+            shape = (len(positions), *self.shape)
+            batch = torch.empty(shape, dtype=self._tensor.dtype, pin_memory=True)
+            torch.index_select(self._tensor, 0, index, out=batch)
+            batch = batch.to(self.device, non_blocking=True)
         if self.is_uint16:  # torch knows few operations on uint16, so it travels as int16 and is put right here
             return (batch.to(torch.int32) & 0xFFFF).float()
         return batch
@@ -232,8 +252,8 @@ def channel_stats(items: Items, positions: NDArray[np.int64], chunk: int = 2048)
     totals = torch.zeros(3, n_channels, dtype=torch.float64)
     if items.full_scale == 1:  # several copies in float64; sums of whole numbers know no order, so theirs are left
         chunk = max(1, min(chunk, _MOST_VALUES // math.prod(items.shape)))
-    for start in range(0, len(positions), chunk):
-        batch = items.fetch(positions[start : start + chunk]).to("cpu").transpose(0, 1).flatten(1)
+    for stored in items.fetch_each([positions[part] for part in batches_of(len(positions), chunk)]):
+        batch = stored.to("cpu").transpose(0, 1).flatten(1)
         totals += _sums_of_bytes(batch) if batch.dtype == torch.uint8 else _sums(batch.double())
     count = totals[0].clamp(min=1)
     mean = totals[1] / count
@@ -274,13 +294,10 @@ def _occurrences(order: NDArray[np.int64]) -> NDArray[np.uint64]:
     return result
 
 
-def _mapped(array: np.memmap | NDArray) -> Tensor:  # type: ignore[type-arg]
-    """Return the array as a tensor; a whole map uncopied, mapped copy-on-write, as torch wants writable memory."""
+def _writable(array: np.memmap | NDArray) -> NDArray[Any]:  # type: ignore[type-arg]
+    """Return the array as torch wants its memory; a whole map uncopied, mapped copy-on-write."""
     base: object = array.base  # which numpy types as an array, and which is the map itself for a whole one
     if isinstance(array, np.memmap) and isinstance(base, mmap.mmap):
-        array = np.memmap(str(array.filename), dtype=array.dtype, mode="c", offset=array.offset, shape=array.shape)
-    elif not array.flags.writeable:
-        array = np.array(array)  # such as a slice of a map, whose `offset` is that of the whole
-    if array.dtype == np.uint16:
-        array = array.view(np.int16)
-    return torch.from_numpy(array)
+        return np.memmap(str(array.filename), dtype=array.dtype, mode="c", offset=array.offset, shape=array.shape)
+    # Such as a slice of a map, whose `offset` is that of the whole.
+    return array if array.flags.writeable else np.array(array)

@@ -29,6 +29,7 @@ from pipeline.augment.albumentations import Recipe, SampleError
 from pipeline.base.errors import DataError, PodiumError
 from pipeline.base.keyed import UInt64s
 from pipeline.data.batches import Items
+from pipeline.data.pages import Pages
 
 Positions = NDArray[np.int64]
 Order = tuple[Positions, UInt64s]
@@ -93,7 +94,7 @@ class Stream:
         self, positions: Sequence[Positions], seeds: Sequence[UInt64s] | None
     ) -> Generator[Tensor, None, None]:
         if self._maker is None:
-            yield from map(self._items.fetch, positions)
+            yield from self._items.fetch_each(positions)
             return
         if seeds is None:
             raise ValueError("a recipe draws from seeds, one for each item")
@@ -151,9 +152,11 @@ class _Maker(Dataset[Any]):
         self._array = np.asarray(array)
         self._recipe = recipe
         self._map = _file_of(array)
+        self._pages = Pages(array)
 
     def __getitem__(self, order: Order) -> Tensor | DataError:
         positions, seeds = order
+        self._pages.ask(positions)
         batch = self._array[positions]
         if batch.dtype == np.uint16:
             batch = batch.astype(np.float32)

@@ -169,8 +169,9 @@ class _Bench:
         """Yield the training items as they are at prediction, in batches of training's size."""
         samples = samples_of(self.rows.ids, self.rows.items, self.train)
         subjects = subjects_of(self.run.experiment, self.rows, self.rows)
-        for part in even_slices(len(samples), self.run.experiment.train.batch_size):
-            inputs = prepare(self.items.fetch(samples.item[part]), self.scaling, self.run.machine.channels_last)
+        parts = even_slices(len(samples), self.run.experiment.train.batch_size)
+        for part, stored in zip(parts, self.items.fetch_each([samples.item[part] for part in parts]), strict=True):
+            inputs = prepare(stored, self.scaling, self.run.machine.channels_last)
             if subjects is not None:
                 number = torch.from_numpy(subjects.number[samples.row[part]])
                 inputs = add_subjects(inputs, number, subjects.n_subjects)

@@ -6,14 +6,14 @@ import resource
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
+from pipeline.base.host_memory import PROC, free_host_bytes, line_of
 from pipeline.training.memory import is_out_of_memory
 
 _KIB = 1024
-_STATUS, _RESET, _FREE = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/meminfo")
+_STATUS, _RESET = PROC / "self/status", PROC / "self/clear_refs"
 
 
 def forget_peak(device: str) -> None:
@@ -28,7 +28,7 @@ def peak_bytes(device: str) -> int:
     """Return the most memory since `forget_peak`: of tensors and their cache on CUDA, else of this process."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_reserved(device)
-    known = _line(_STATUS, "VmHWM")
+    known = line_of(_STATUS, "VmHWM")
     if known is not None:
         return known
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -37,12 +37,12 @@ def peak_bytes(device: str) -> int:
 
 def used_bytes(device: str) -> int:
     """Return the memory in use now, counted as `peak_bytes` counts."""
-    return torch.cuda.memory_reserved(device) if device.startswith("cuda") else _line(_STATUS, "VmRSS") or 0
+    return torch.cuda.memory_reserved(device) if device.startswith("cuda") else line_of(_STATUS, "VmRSS") or 0
 
 
 def free_bytes(device: str) -> int | None:
     """Return the memory that could still be taken; None where the system does not say."""
-    return torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else _line(_FREE, "MemAvailable")
+    return torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else free_host_bytes()
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,3 @@ def _fits(attempt: Callable[[int], object], number: int) -> bool:
             raise
         return False
     return True
-
-
-def _line(path: Path, name: str) -> int | None:
-    """Return a line such as `VmRSS:  1234 kB` of a file of /proc, in bytes; None without it."""
-    if not path.exists():
-        return None
-    lines = [line.split() for line in path.read_text().splitlines() if line.startswith(f"{name}:")]
-    return int(lines[0][1]) * _KIB if lines else None

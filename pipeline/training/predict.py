@@ -102,9 +102,9 @@ def _batches_of_views(
     was_training = model.training
     model.eval()
     try:
-        for part in batches_of(len(positions), batch_size):
+        parts = list(batches_of(len(positions), batch_size))
+        for part, stored in zip(parts, items.fetch_each([positions[part] for part in parts]), strict=True):
             check_stop()
-            stored = items.fetch(positions[part])
             logits = []
             for view in views:
                 inputs = prepare(apply_view(stored, view), scaling, machine.channels_last)
