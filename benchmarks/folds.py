@@ -1,6 +1,7 @@
-"""How long do five folds take: side by side, one after another, and in the loop of a textbook?
+"""How long do five folds take: side by side, in turns, one after another, and in the loop of a textbook?
 
-    python benchmarks/folds.py            # ten minutes on two cores
+    python benchmarks/folds.py                  # ten minutes on two cores
+    python benchmarks/folds.py --device cuda    # on one GPU; without the textbook, whose loop is for a CPU
 
 `conv5x5` in batches of 100 on 10,000 images of MNIST, fp32, no augmentation, every fold scored after every epoch. Each
 turn is a process, timed from its start to its end; images are decoded already, for the textbook as one array. Podium's
@@ -40,11 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wishes = _parser().parse_args(arguments)
     cores = tuple(sorted(os.sched_getaffinity(0)))
     config, arrays = prepare(wishes)
-    ways: dict[str, Callable[[], tuple[float, float]]] = {
-        "a textbook's loop, fold after fold": partial(textbook, arrays, wishes.epochs, cores),
-        "`podium train --jobs 1`, fold after fold": partial(podium, wishes.work, config, ["--jobs", "1"], cores),
-        "`podium train` (`--jobs auto`)": partial(podium, wishes.work, config, [], cores),
+    is_cpu, trained = wishes.device == "cpu", partial(podium, wishes.work, config, wishes.device, cores)
+    ways: dict[str, Callable[[], tuple[float, float]]] = {}
+    if is_cpu:
+        ways["a textbook's loop, fold after fold"] = partial(textbook, arrays, wishes.epochs, cores)
+    ways |= {
+        "`podium train --jobs 1`, fold after fold": partial(trained, ["--jobs", "1"]),
+        "`podium train --jobs 5 --turns`, in one process": partial(trained, ["--jobs", "5", "--turns"]),
     }
+    if not is_cpu:
+        ways["`podium train --jobs 5`, a process each"] = partial(trained, ["--jobs", "5"])
+    ways["`podium train` (`--jobs auto`)"] = partial(trained, [])
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for number in range(1, wishes.rounds + 1):
         for name, way in ways.items():
@@ -93,22 +100,22 @@ def prepare(wishes: argparse.Namespace) -> tuple[Path, Path]:
     return config, arrays
 
 
-def podium(work: Path, config: Path, options: list[str], cores: Sequence[int]) -> tuple[float, float]:
+def podium(work: Path, config: Path, device: str, cores: Sequence[int], options: list[str]) -> tuple[float, float]:
     """Return the seconds of one whole training of five folds, and its OOF accuracy."""
     shutil.rmtree(work / "runs", ignore_errors=True)
     command = [sys.executable, "-m", "pipeline", "train", str(config), "--name", "folds", "--show", "quiet", *options]
-    seconds = _seconds([*command, "--root", str(work)], cores)[0]
+    seconds = _seconds([*command, "--device", device, "--root", str(work)], cores, device)[0]
     return seconds, float(read_json(work / "runs/mnist/folds/cv.json")["pooled"])
 
 
 def textbook(arrays: Path, epochs: int, cores: Sequence[int]) -> tuple[float, float]:
     """Return the same of the textbook's loop."""
-    seconds, lines = _seconds([sys.executable, str(TEXTBOOK), str(arrays), str(epochs)], cores)
+    seconds, lines = _seconds([sys.executable, str(TEXTBOOK), str(arrays), str(epochs)], cores, "cpu")
     return seconds, float(lines[-1].split()[-1])
 
 
-def _seconds(command: Sequence[str], cores: Sequence[int]) -> tuple[float, list[str]]:
-    found = watch(command, cores, PROJECT, {"CUDA_VISIBLE_DEVICES": ""})
+def _seconds(command: Sequence[str], cores: Sequence[int], device: str) -> tuple[float, list[str]]:
+    found = watch(command, cores, PROJECT, {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
     lines = [line for _, line in found.lines]
     if found.exit_code:
         raise PodiumError(f"{' '.join(command)}: ended with {found.exit_code}\n" + "\n".join(lines[-10:]))
@@ -120,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each way")
     parser.add_argument("--images", type=int, default=10_000, help="rows of train.csv")
     parser.add_argument("--epochs", type=int, default=6, help="of each fold")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--data", type=Path, default=PROJECT / "data/mnist", help="holds train.csv and train/<id>.png")
     parser.add_argument("--work", type=Path, default=PROJECT / "runs/benchmarks/folds", help="for what is made")
     parser.add_argument("--out", type=Path, default=PROJECT / "benchmarks/results/folds.md", help="the table")

@@ -153,6 +153,7 @@ def train(
     name: str | None = None,
     device: str = "auto",
     jobs: int | None = None,
+    turns: bool = False,
     threads: int | None = None,
     workers: int | None = None,
     loaders: int | None = None,
@@ -165,7 +166,8 @@ def train(
     """Train every unfinished fold of a config (or those given, or `all` rows as a refit) and return the run.
 
     After `minutes`, if given, what is not finished saves itself; the run then holds the folds that are. With
-    `folds.within`, a second run `<name>-across` is trained on folds that hold out whole subjects.
+    `folds.within`, a second run `<name>-across` is trained on folds that hold out whole subjects. With `turns`, the
+    `jobs` units side by side take turns in this process, a step of each, on data that are held once.
 
     Raises:
         PodiumError: something is wrong with the config, the data or the run's name; nothing was trained.
@@ -174,13 +176,14 @@ def train(
     from pipeline.stages.early import start_early
 
     loaded = config(path, overrides, name)
-    start_early(loaded, folds, device, jobs)
+    start_early(loaded, folds, device, 1 if turns else jobs)
     from pipeline.stages.across import train_with_subjects
     from pipeline.stages.machines import Wishes
 
     wishes = Wishes(
         device=device,
         jobs=jobs,
+        turns=turns,
         threads=threads,
         workers=workers,
         loaders=loaders,

@@ -13,7 +13,7 @@ import pytest
 from pipeline.base.errors import DataError, MismatchError, PodiumError, StopRequestedError
 from pipeline.base.interrupt import INTERRUPTED, SIGNALS, StopFlag, stop_on_signals
 from pipeline.training import executors
-from pipeline.training.executors import run_jobs, start_home
+from pipeline.training.executors import run_in_turns, run_jobs, start_home
 
 
 class StubbornError(Exception):
@@ -118,6 +118,88 @@ def test_after_a_signal_that_a_job_did_not_look_at_the_next_does_not_start():
     with pytest.raises(StopRequestedError):
         run_jobs(look_away, [signal.SIGTERM, signal.SIGTERM], 1, seen.append)
     assert seen == [signal.SIGTERM]
+
+
+# -- in turns ----------------------------------------------------------------------------------------------------------
+
+
+def steps_of(argument, stop):
+    """Yield as many steps as are asked for, or up to an error; say what was saved when it was stopped."""
+    name, n = argument
+    try:
+        for number in range(abs(n)):
+            if stop.is_set:
+                yield f"{name} saved"
+                stop()
+            yield f"{name}{number}"
+        if n < 0:
+            raise DataError(f"{name} failed")
+    finally:
+        closed.append(name)
+
+
+closed: list[str] = []
+
+
+def take_turns(arguments, n_at_once, report, is_over=None):
+    closed.clear()
+    run_in_turns(steps_of, arguments, n_at_once, report, is_over)
+
+
+def test_jobs_take_turns_and_the_next_begins_when_one_has_ended():
+    seen = []
+    take_turns([("a", 2), ("b", 1), ("c", 2), ("d", 0)], 2, seen.append)
+    assert seen == ["a0", "b0", "a1", "c0", "c1"]
+    assert closed == ["b", "a", "d", "c"]
+    seen.clear()
+    take_turns([("a", 2), ("b", 1)], 1, seen.append)
+    assert seen == ["a0", "a1", "b0"]
+    take_turns([], 2, print)
+
+
+def test_an_error_in_its_turn_stops_the_others_in_good_order_and_begins_none():
+    seen = []
+    with pytest.raises(DataError, match="b failed"):
+        take_turns([("a", 9), ("b", -1), ("c", 9)], 2, seen.append)
+    assert seen == ["a0", "b0", "a1", "a saved"]
+    assert closed == ["b", "a"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_stops_all_whose_turn_it_would_be(number, code):
+    seen = []
+
+    def report(made):
+        seen.append(made)
+        if made == "b1":
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(StopRequestedError) as caught:
+        take_turns([("a", 9), ("b", 9), ("c", 9)], 2, report)
+    assert caught.value.exit_code == code
+    assert seen == ["a0", "b0", "a1", "b1", "a saved", "b saved"]
+
+
+def test_the_end_of_the_time_stops_turns_also_between_jobs():
+    seen = []
+    with pytest.raises(StopRequestedError):
+        take_turns([(name, 1) for name in "abcdef"], 1, seen.append, is_over=lambda: len(seen) == 3)
+    assert seen == ["a0", "b0", "c0"]
+    assert closed == ["a", "b", "c"]
+
+
+def test_what_breaks_off_the_turns_leaves_no_job_open():
+    seen = []
+
+    def report(made):
+        seen.append(made)
+        if made == "b1":
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:  # whose traceback would keep them
+        take_turns([("a", 9), ("b", 9)], 2, report)
+    assert sorted(closed) == ["a", "b"]
+    assert caught.tb is not None
 
 
 # -- the flag ----------------------------------------------------------------------------------------------------------

@@ -228,6 +228,16 @@ def test_a_fold_that_was_finished_before_is_trained_anew_so_that_all_are_split_a
     assert_same_weights(run, by_hand)
 
 
+def test_units_that_take_turns_are_split_alike_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    by_hand = train_toy(tmp_path, toy(tmp_path), ["train.accumulation=2"], name="by-hand")
+    small_memory(monkeypatch, most=8, folds=(1,))
+    run = train_toy(tmp_path, tmp_path / "configs/multiclass/net.yaml", jobs=2, turns=True)
+    assert (run.machine.micro_batches, len([line for line in said if "memory ran out" in line])) == (2, 1)
+    assert_same_weights(run, by_hand)
+
+
 def test_a_finished_fold_that_is_not_asked_for_no_longer_counts_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from pipeline.base.interrupt import StopFlag
 from pipeline.models.weights import read_weights
 from pipeline.records.predictions import load_predictions
 from pipeline.training import scoring, train
+from pipeline.training import unit as training_unit
 from pipeline.training.state import final_weights
 from pipeline.training.train import train_unit
 
@@ -312,6 +313,34 @@ def test_sigterm_and_ctrl_c_save_say_how_to_go_on_and_exit_75_and_130(tmp_path, 
 def test_units_side_by_side_end_like_one_after_another_bitwise(tmp_path, monkeypatch, unbroken):
     root = workspace(tmp_path)
     assert podium(root, [*TRAIN, "--jobs", "2"], monkeypatch) == 0
+    assert_same_run(run_folder(root), unbroken)
+
+
+def test_units_that_take_turns_end_like_one_after_another_bitwise(tmp_path, monkeypatch, unbroken):
+    root = workspace(tmp_path)
+    step, predict, seen, n_threads = train.train_step, training_unit.predict_unit, [], []
+    monkeypatch.setattr(train, "train_step", lambda parts, *args: (seen.append(id(parts)), step(parts, *args))[1])
+    monkeypatch.setattr(
+        training_unit, "predict_unit", lambda *args: (n_threads.append(torch.get_num_threads()), predict(*args))[1]
+    )
+    torch.set_num_threads(2)
+    assert podium(root, [*TRAIN, "--jobs", "2", "--turns", "--threads", "1"], monkeypatch) == 0
+    assert len(seen) == 18
+    assert len(set(seen)) == 2
+    assert all(one != other for one, other in pairwise(seen))
+    assert n_threads == [1] * 4  # also for the second, when the first has ended
+    assert_same_run(run_folder(root), unbroken)
+
+
+def test_units_that_take_turns_all_save_themselves_when_they_are_stopped(tmp_path, monkeypatch, unbroken):
+    root = workspace(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train_step", stopping(signal.SIGTERM, 3))
+        assert podium(root, [*TRAIN, "--jobs", "2", "--turns", "--threads", "1"], patch) == 75
+    for unit, saved in (("fold0-seed0", 2), ("fold1-seed0", 2)):
+        files = sorted((run_folder(root) / "units" / unit).glob("*.safetensors"))
+        assert [file.name for file in files] == [f"checkpoint-00000-{saved:07d}.safetensors"]
+    assert podium(root, [*TRAIN, "--jobs", "1"], monkeypatch) == 0
     assert_same_run(run_folder(root), unbroken)
 
 

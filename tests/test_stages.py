@@ -355,6 +355,16 @@ def test_the_machine_is_as_asked_else_as_the_run_started_else_as_it_suits(tmp_pa
     assert (again.device, again.threads, again.jobs) == ("cpu", 1, 3)
 
 
+def test_units_that_take_turns_have_all_cores_and_are_counted_by_the_user(tmp_path, monkeypatch):
+    loaded, workspace = api.config(make_toy(tmp_path)), Workspace(tmp_path)
+    monkeypatch.setattr(machines, "count_cores", lambda: 8)
+    machine = resolve_machine(workspace, loaded, Wishes(device="cpu", jobs=2, turns=True))
+    assert (machine.turns, machine.jobs, machine.threads) == (True, 2, 8)
+    assert not resolve_machine(workspace, loaded, Wishes(device="cpu", jobs=2)).turns
+    with pytest.raises(ConfigError, match="--turns: needs --jobs N"):
+        resolve_machine(workspace, loaded, Wishes(device="cpu", turns=True))
+
+
 def test_each_gpu_trains_a_unit_of_its_own(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     workspace, config = Workspace(tmp_path), api.config(make_toy(tmp_path))

@@ -57,6 +57,9 @@ def train(
     name: Annotated[str, typer.Option(help="Name of the run; by default the config's, with the overrides.")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     jobs: Annotated[str, typer.Option(help="Units side by side: a number, or auto, which says why.")] = "auto",
+    turns: Annotated[
+        bool, typer.Option("--turns", help="Those side by side take turns in one process and hold the data once.")
+    ] = False,
     threads: Annotated[int, typer.Option(min=0, help="Threads of each unit; 0 chooses, or as the run started.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Threads that decode files; 0 chooses.")] = 0,
     loaders: Annotated[int, typer.Option(min=-1, help="Processes of each unit for albumentations; -1 chooses.")] = -1,
@@ -80,6 +83,7 @@ def train(
         name=name or None,
         device=device,
         jobs=jobs_from(jobs),
+        turns=turns,
         threads=threads or None,
         workers=workers or None,
         loaders=loaders if loaders >= 0 else None,

@@ -22,6 +22,8 @@ class Machine(Record):
     """`cpu`, `cuda` or `cuda:N`."""
     jobs: int = Field(default=1, ge=1)
     """Units trained side by side, each in a process of its own when there are several."""
+    turns: bool = False
+    """Whether they take turns in one process instead, a step of each, on data that are held once. Changes no bit."""
     threads: int = Field(default=1, ge=1)
     """Threads of each unit."""
     workers: int = Field(default=2, ge=1)

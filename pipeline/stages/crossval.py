@@ -66,7 +66,8 @@ def train_run(
     """
     deadline = Deadline(None if wishes.minutes is None else 60 * wishes.minutes)
     run, machine = begin_run(workspace, config, wishes, say, which)
-    say(f"run {run.folder}: {machine.device}, {machine.precision}, {machine.jobs} x {machine.threads} threads")
+    side_by_side = f"{machine.jobs} in turns," if machine.turns else f"{machine.jobs} x"
+    say(f"run {run.folder}: {machine.device}, {machine.precision}, {side_by_side} {machine.threads} threads")
     asked = None if which == "all" else which
     try:
         run = train_units(workspace, run, machine, asked, say, report, lambda: deadline.is_over)

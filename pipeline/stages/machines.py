@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from pipeline.base.errors import MismatchError
+from pipeline.base.errors import ConfigError, MismatchError
 from pipeline.base.progress import DisplayKind
 from pipeline.records.config import Config
 from pipeline.records.experiment import Experiment
@@ -29,6 +29,8 @@ class Wishes:
 
     device: str = "auto"
     jobs: int | None = None
+    turns: bool = False
+    """Units side by side take turns in one process; then `jobs` says how many."""
     threads: int | None = None
     workers: int | None = None
     loaders: int | None = None
@@ -63,9 +65,12 @@ def resolve_machine(
     cores, n_units = count_cores(), (1 if is_refit else config.experiment.folds.n_folds) * len(config.experiment.seeds)
     threads = wishes.threads or (started.threads if started else None)
     jobs, why = jobs_here(device, n_units, threads)
+    if wishes.turns and wishes.jobs is None:
+        raise ConfigError("--turns: needs --jobs N, the number of units that take turns in one process")
     if wishes.jobs is None and say is not None:
         say(f"jobs: {jobs}, {why}")
     jobs = wishes.jobs or jobs
+    n_computing = 1 if wishes.turns else jobs
     precision = config.experiment.train.precision
     if started is not None and precision == "auto":
         if started.precision == "bf16" and not has_native_bf16(device):
@@ -74,7 +79,8 @@ def resolve_machine(
     return Machine(
         device=device,
         jobs=jobs,
-        threads=threads or max(1, cores // jobs),
+        turns=wishes.turns,
+        threads=threads or max(1, cores // n_computing),
         workers=wishes.workers or cores,
         loaders=_loaders(config.experiment, wishes, device, cores // jobs),
         precision=resolve_precision(precision, device),

@@ -13,10 +13,10 @@ from pipeline.base.errors import listed
 from pipeline.base.files import write_json
 from pipeline.records.machine import Machine
 from pipeline.records.runs import Run, Workspace
-from pipeline.training.device import seats_of
-from pipeline.training.executors import run_jobs
+from pipeline.training.device import seats_of, threads
+from pipeline.training.executors import run_in_turns, run_jobs
 from pipeline.training.memory import StepMemoryError, finer_split
-from pipeline.training.unit import UnitJob, train_unit_job
+from pipeline.training.unit import UnitJob, train_unit_job, unit_events
 
 Say = Callable[[str], None]
 Report = Callable[[Any], None]
@@ -44,7 +44,11 @@ def train_units(
         split = run.machine.micro_batches
         jobs = [UnitJob(workspace.root, run.folder, unit, machine) for unit in todo]
         try:
-            run_jobs(train_unit_job, jobs, machine.jobs, report, is_over, seats_of(machine.device))
+            if machine.turns:
+                with threads(machine.threads):  # of all of them: each would put back what it found when it ends
+                    run_in_turns(unit_events, jobs, machine.jobs, report, is_over)
+            else:
+                run_jobs(train_unit_job, jobs, machine.jobs, report, is_over, seats_of(machine.device))
         except StepMemoryError as error:
             _split_finer(run, error, folds, say)
         run = Run(run.folder)

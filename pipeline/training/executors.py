@@ -15,7 +15,8 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -71,6 +72,54 @@ def run_jobs(
                 job(argument, report, stop)
             return
         _run_in_processes(job, arguments, n_parallel, report, stop, seats)
+
+
+def run_in_turns(
+    begin: Callable[[Argument, StopFlag], Generator[Any, None, None]],
+    arguments: Sequence[Argument],
+    n_at_once: int,
+    report: Report,
+    is_over: Callable[[], bool] | None = None,
+) -> None:
+    """Run jobs in this process, `n_at_once` at a time, a step of each in turn, and pass on what the steps yield.
+
+    Jobs are begun in order. The first error of a job stops the others in good order and is then raised; so does a
+    signal, and the time when `is_over` says so.
+
+    Args:
+        begin: returns the steps of a job; they must look at the stop flag.
+        arguments: what it is done for.
+        n_at_once: jobs that take turns, >= 1.
+        report: gets what steps yield.
+        is_over: says when there is no time left.
+
+    Raises:
+        StopRequestedError: a signal came, or the time is over; every job that was begun has saved itself.
+        PodiumError: a job failed so.
+    """
+    errors: list[BaseException] = []
+    waiting: deque[Argument] = deque(arguments)
+    running: deque[Generator[Any, None, None]] = deque()
+    with stop_on_signals(also=lambda: bool(errors) or (is_over is not None and is_over())) as stop:
+        try:
+            while running or (waiting and not stop.is_set):
+                while waiting and len(running) < n_at_once and not stop.is_set:
+                    running.append(begin(waiting.popleft(), stop))
+                steps = running.popleft()
+                try:
+                    made = next(steps)
+                except StopIteration:
+                    continue
+                except Exception as error:
+                    errors.append(error)
+                    continue
+                running.append(steps)
+                report(made)
+        finally:
+            for steps in running:
+                steps.close()  # what they hold, such as the lock of a unit, where the turns were broken off
+        if waiting or errors:
+            _raise_errors(errors, stop)
 
 
 def start_home() -> BaseContext:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.base.files import sha256_file, write_json
 from pipeline.base.interrupt import StopFlag
 from pipeline.base.plots import plot_history
-from pipeline.base.progress import DisplayKind
+from pipeline.base.progress import DisplayKind, Event
 from pipeline.data.batches import Items, samples_of
 from pipeline.data.dataset import Dataset
 from pipeline.models.weights import read_weights, save_weights
@@ -74,13 +74,23 @@ class OpenUnit:
 
 
 def train_unit_job(job: UnitJob, report: Report, stop: StopFlag) -> None:
+    """Train, predict and finish one unit, and report the event of every step; see `unit_events`."""
+    for event in unit_events(job, stop):
+        report(event)
+
+
+def unit_events(job: UnitJob, stop: StopFlag) -> Generator[Event, None, None]:
     """Train, predict and finish one unit: claim its folder, go on where it stood, write its marker last.
+
+    Yields after every step, so that units of one process may take turns.
 
     Raises:
         StepMemoryError: a step does not fit into memory; what it held is free again.
         PodiumError: memory ran out elsewhere, or see `train_unit`.
     """
-    freed_after(lambda: _train_claimed(job, report, stop), job.unit.name, job.machine.device)
+    events = _train_claimed(job, stop)
+    while event := freed_after(lambda: next(events, None), job.unit.name, job.machine.device):
+        yield event
 
 
 def open_unit(job: UnitJob, run: Run) -> OpenUnit:
@@ -104,7 +114,7 @@ def data_of_job(job: UnitJob) -> Dataset:
     return _dataset(job.root, source.folder, _stamps(Workspace(job.root), source))
 
 
-def _train_claimed(job: UnitJob, report: Report, stop: StopFlag) -> None:
+def _train_claimed(job: UnitJob, stop: StopFlag) -> Iterator[Event]:
     run = Run(job.folder)
     with run.claim(job.unit) as folder, threads(job.machine.threads):
         run = Run(job.folder)  # as it stands now that the unit is ours
@@ -115,8 +125,7 @@ def _train_claimed(job: UnitJob, report: Report, stop: StopFlag) -> None:
         # Of the record, which another unit may have changed while this one waited for its turn.
         machine = job.machine.model_copy(update={"micro_batches": run.machine.micro_batches})
         opened = open_unit(job, run)
-        for event in train_unit(opened.unit, opened.parts, run.experiment, machine, folder, stop):
-            report(event)
+        yield from train_unit(opened.unit, opened.parts, run.experiment, machine, folder, stop)
         _finish_unit(run, job, opened, folder, stop)
 
 
