@@ -11,6 +11,7 @@ the system forgets the file. Linux only. Writes `benchmarks/results/cold_store.m
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import tempfile
 import time
@@ -51,7 +52,7 @@ RECIPE: dict[str, Any] = {
 }
 KINDS = {224: 64, 32: 256}
 """Samples of a batch by the pixels of a side."""
-MOST_IMAGES = 200_000
+MOST_IMAGES = 1_000_000
 """Of a store, as every one has its row."""
 MEMORY, ASKED, TOUCHED = "from memory", "asked for ahead, as training does", "read where pages are touched"
 
@@ -66,7 +67,7 @@ class Epochs:
         self._shape = (min(path.stat().st_size // (3 * px * px), MOST_IMAGES), 3, px, px)
         unit, self._parts = made_up_unit(self._map(), self._experiment, machine)
         self._unit = replace(unit, items=Items(np.zeros((1, *self._shape[1:]), np.uint8), "cpu"))  # lets go of the map
-        self.n_images = n_steps * KINDS[px]
+        self.n_images, self.store_gb = n_steps * KINDS[px], math.prod(self._shape) / 1e9
         self.read_bytes: dict[str, list[int]] = {}
         """From the disk, in each turn of a way."""
 
@@ -75,6 +76,7 @@ class Epochs:
         self._epoch += 1
         forget(self._path)
         array = self._map()
+        self._order, self._slices = epoch_batches(self._unit, self._experiment, self._epoch)
         if way == MEMORY:
             for _ in self._made(array):
                 pass
@@ -90,7 +92,7 @@ class Epochs:
     def _made(self, array: NDArray[Any]) -> Iterator[tuple[StepAt, Batch]]:
         unit = replace(self._unit, items=Items(array, "cpu"))
         with Stream(unit.items, self._parts.recipe, 0) as stream:
-            order, slices = epoch_batches(unit, self._experiment, self._epoch)
+            order, slices = self._order, self._slices
             first = slices[: self._n_steps]
             for step, inputs in enumerate(step_inputs(stream, unit, self._parts, order, first, self._epoch)):
                 at = StepAt(self._epoch, step, len(slices), slices[step])
@@ -116,6 +118,13 @@ def bytes_read(path: Path) -> int:
     return 0
 
 
+def read_ahead_of(path: Path) -> str:
+    """Return how much the system reads of the disk that a path lies on where a page is touched."""
+    number = path.stat().st_dev
+    setting = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/bdi/read_ahead_kb")
+    return f"{int(setting.read_text()):,} KiB" if setting.is_file() else "an unknown stretch"
+
+
 @contextmanager
 def unasked() -> Iterator[None]:
     """Let the disk be asked for nothing inside the block, so that pages come where they are touched."""
@@ -137,16 +146,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = Path(folder) / "store.bin"
         _write_noise(path, int(wishes.gb * 1e9))
         tables = [_table(path, px, wishes, machine) for px in KINDS]
-    text = f"Images per second of training steps, {machine.precision}; median of {wishes.rounds} rounds.\n\n"
+    text = (
+        f"Images per second of training steps, {machine.precision}; median of {wishes.rounds} rounds. The system reads"
+    )
+    text += f" {read_ahead_of(wishes.out.parent)} around a page that is touched.\n\n"
     text += "\n".join(tables) + f"\n{origin(wishes.threads).rstrip()[:-1]}, torch {torch.__version__}.\n"
     write_text(wishes.out, text)
     print(text)
 
 
 def _table(path: Path, px: int, wishes: argparse.Namespace, machine: Machine) -> str:
-    title = f"cnn3, {px} px, batch {KINDS[px]}, a store of {wishes.gb:g} GB"
-    say(title)
     epochs = Epochs(path, px, wishes.steps * (1 if px > 32 else 2), machine)
+    title = f"cnn3, {px} px, batch {KINDS[px]}, a store of {epochs.store_gb:.1f} GB"
+    say(title)
     rates: dict[str, list[float]] = {MEMORY: [], ASKED: [], TOUCHED: []}
     for number in range(wishes.rounds + 1):
         for way in rates:

@@ -5,7 +5,7 @@
 
 `conv5x5` in batches of 100 on 10,000 images of MNIST, fp32, no augmentation, every fold scored after every epoch. Each
 turn is a process, timed from its start to its end; images are decoded already, for the textbook as one array. Podium's
-part besides writes weights, predictions, curves and scores. Writes `benchmarks/results/folds.md`.
+part besides writes weights, predictions, curves and scores. Writes `benchmarks/results/folds.md`, or `folds-cuda.md`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 import yaml
 from entry import start
 from processes import watch
@@ -34,6 +35,7 @@ from pipeline.records.runs import Workspace
 
 PROJECT = Path(__file__).parent.parent
 TEXTBOOK = PROJECT / "benchmarks/peers/textbook_folds.py"
+RESULTS = PROJECT / "benchmarks/results"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -58,10 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found[name].append(way())
             say(f"round {number} of {wishes.rounds}: {name}: {found[name][-1][0]:.1f} s, {found[name][-1][1]:.4f}")
     title = f"Seconds of five folds of {wishes.epochs} epochs, {wishes.images:,} images; median of {wishes.rounds}"
+    title += "" if is_cpu else f"; {torch.cuda.get_device_name(wishes.device)}"
     text = table_of(title, "s", {name: [one[0] for one in each] for name, each in found.items()}, "faster by")
     scores = [f"{name} {np.mean([one[1] for one in each]):.4f}" for name, each in found.items()]
     text += f"\nOOF accuracy: {'; '.join(scores)}.\n\n{origin(len(cores))}"
-    write_text(wishes.out, text)
+    write_text(wishes.out or RESULTS / ("folds.md" if is_cpu else "folds-cuda.md"), text)
     print(text)
 
 
@@ -130,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--data", type=Path, default=PROJECT / "data/mnist", help="holds train.csv and train/<id>.png")
     parser.add_argument("--work", type=Path, default=PROJECT / "runs/benchmarks/folds", help="for what is made")
-    parser.add_argument("--out", type=Path, default=PROJECT / "benchmarks/results/folds.md", help="the table")
+    parser.add_argument("--out", type=Path, help="the table")
     return parser
 
 

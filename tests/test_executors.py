@@ -1,13 +1,16 @@
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import forkserver
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.base.errors import DataError, MismatchError, PodiumError, StopRequestedError
@@ -165,6 +168,31 @@ def test_an_error_in_its_turn_stops_the_others_in_good_order_and_begins_none():
     assert closed == ["b", "a"]
 
 
+def fails_to_save(argument, stop):
+    """Fail at once, or when it was stopped, or stop in good order."""
+    if argument == "at once":
+        raise DataError("failed at once")
+    for _ in range(9):
+        yield argument
+        if argument == "in saving" and stop.is_set:
+            raise DataError("failed in saving")
+        stop()
+
+
+@pytest.mark.parametrize(
+    ("jobs", "says"),
+    [
+        (["in saving", "at once", "fine"], "failed at once"),
+        (["fine", "in saving"], "failed in saving"),
+        (["fine", "fine"], "stopped as asked"),
+    ],
+)
+def test_the_first_failure_is_told_and_before_it_that_others_were_stopped_never(jobs, says):
+    seen = []
+    with pytest.raises(PodiumError, match=says):
+        run_in_turns(fails_to_save, jobs, 3, seen.append, is_over=lambda: len(seen) > 3)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_signal_stops_all_whose_turn_it_would_be(number, code):
     seen = []
@@ -186,6 +214,48 @@ def test_the_end_of_the_time_stops_turns_also_between_jobs():
         take_turns([(name, 1) for name in "abcdef"], 1, seen.append, is_over=lambda: len(seen) == 3)
     assert seen == ["a0", "b0", "c0"]
     assert closed == ["a", "b", "c"]
+
+
+def test_a_job_is_begun_when_its_first_turn_comes_so_that_an_error_in_opening_opens_no_other():
+    begun = []
+
+    def begin(argument, stop):
+        def steps():
+            begun.append(argument)
+            if argument == "a":
+                raise DataError("a cannot be opened")
+            yield argument
+
+        return steps()
+
+    with pytest.raises(DataError, match="a cannot be opened"):
+        run_in_turns(begin, ["a", "b", "c"], 3, print)
+    assert begun == ["a"]
+
+
+def test_a_failure_in_its_turn_keeps_nothing_of_the_others():
+    held = []
+
+    def begin(argument, stop):
+        def steps():
+            model = np.zeros(3)
+            held.append(weakref.ref(model))
+            for _ in range(3):
+                yield argument
+                stop()
+                if argument == "b":
+                    raise DataError("b failed")
+            print(model)
+
+        return steps()
+
+    gc.disable()
+    try:
+        with pytest.raises(DataError):
+            run_in_turns(begin, ["a", "b", "c"], 3, lambda _: None)
+        assert [model() is None for model in held] == [True] * 3
+    finally:
+        gc.enable()
 
 
 def test_what_breaks_off_the_turns_leaves_no_job_open():

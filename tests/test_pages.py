@@ -96,7 +96,7 @@ def test_those_of_a_larger_file_are_asked_for_whenever_they_are_wanted(
 
 def test_arrays_that_are_no_whole_map_are_left_to_themselves(tmp_path: Path) -> None:
     array = mapped(tmp_path / "items.bin")
-    for other in (np.zeros((4, 3), np.uint8), array[5:], np.asarray(array), array[:0]):
+    for other in (np.zeros((4, 3), np.uint8), array[5:], np.asarray(array)):
         Pages(other).ask(np.array([0]))
         assert Pages(other)._map is None
 
@@ -123,7 +123,17 @@ def test_a_maker_of_albumentations_batches_asks_too(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Pages, "ask", lambda _, positions: seen.append(positions.tolist()))
     with Stream(items, recipe, 0) as stream:
         assert [len(batch) for batch in stream.batches(wanted, seeds)] == [2, 1]
-    assert seen == [[5, 9], [30]]
+    assert seen == [[5, 9], [30], [5, 9], [30], [30]]  # itself, the next one, and again where it is made
+
+
+def test_a_file_system_that_cannot_ask_ends_nothing(tmp_path: Path) -> None:
+    found, asked = watched(mapped(tmp_path / "items.bin"))
+
+    def cannot(*_given: int) -> None:
+        raise OSError(22, "Invalid argument")
+
+    asked.madvise = cannot  # type: ignore[method-assign]
+    found.ask(np.array([1], np.int32))
 
 
 @pytest.mark.gpu
@@ -136,9 +146,15 @@ def test_items_that_do_not_fit_on_a_gpu_are_sent_batch_by_batch(
     (tmp_path / "items.bin").write_bytes(array.tobytes())
     array = np.memmap(tmp_path / "items.bin", dtype=dtype, mode="r", shape=array.shape)
     wanted = [np.random.default_rng(number).integers(0, 40, 16) for number in range(50)]
-    for positions, batch in zip(wanted, Items(array, "cuda").fetch_each(wanted), strict=True):
-        assert batch.is_cuda
-        np.testing.assert_array_equal(batch.cpu().numpy(), array[positions].astype(batch.cpu().numpy().dtype))
+    items = Items(array, "cuda")
+    assert not items._is_resident
+    for pinned_bytes in (2**26, 0):
+        monkeypatch.setattr(batches, "_PINNED_BYTES", pinned_bytes)
+        torch.cuda._sleep(200_000_000)  # so that copies wait, and pinned memory used again too early would show
+        found = list(items.fetch_each(wanted))
+        for positions, batch in zip(wanted, found, strict=True):
+            assert batch.is_cuda
+            np.testing.assert_array_equal(batch.cpu().numpy(), array[positions].astype(batch.cpu().numpy().dtype))
 
 
 # -- memory of the host ------------------------------------------------------------------------------------------------

@@ -444,8 +444,8 @@ def test_small_and_compressed_arrays_are_loaded_and_checked(tmp_path: Path) -> N
 def test_statistics_hold_a_few_items_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     values = RNG.normal(size=(12, 64, 2**15)).astype(np.float32)  # 2**21 numbers in each item
     items, fetched = Items(values, "cpu"), []
-    taken = Items._taken
-    monkeypatch.setattr(Items, "_taken", lambda self, where: fetched.append(len(where)) or taken(self, where))
+    taken = Items._gathered
+    monkeypatch.setattr(Items, "_gathered", lambda self, where: fetched.append(len(where)) or taken(self, where))
     mean, std = channel_stats(items, np.arange(12))
     assert max(fetched) == 4
     assert sum(fetched) == 12

@@ -378,6 +378,10 @@ def test_each_gpu_trains_a_unit_of_its_own(tmp_path, monkeypatch):
     assert (machine.device, machine.jobs, machine.threads) == ("cuda", 2, 4)
     one = resolve_machine(Workspace(tmp_path / "other"), config, Wishes(device="cuda:1"))
     assert (one.device, one.jobs) == ("cuda:1", 1)
+    for device, n_notes in (("auto", 1), ("cuda:1", 0)):
+        notes: list[str] = []
+        resolve_machine(Workspace(tmp_path / "other"), config, Wishes(device=device, jobs=2, turns=True), notes.append)
+        assert len([line for line in notes if "take turns share one GPU" in line]) == n_notes
 
     asked = []
     monkeypatch.setattr(

@@ -331,7 +331,11 @@ def test_numbered_rows_of_both_sets_have_names_of_their_own(tmp_path: Path) -> N
         checked = validate(Task, task | more, "test")
         return Dataset(checked, Input(), tmp_path, tmp_path / "cache", 1, lambda _: None, "quiet")
 
-    rows, items = dataset().unlabelled("cpu")
+    opened = dataset()
+    rows, items = opened.unlabelled("cpu")
+    twice = [[part for _, part in opened.unlabelled_sets("cpu")] for _ in range(2)]
+    assert all(one is other for one, other in zip(*twice, strict=True))  # units in one process hold them once
+    assert twice[0][0] is not twice[0][1]
     assert rows.ids.tolist() == [*map(str, range(5)), *(f"unlabelled-{number}" for number in range(6))]
     more = np.load(tmp_path / "more.npy")
     assert np.array_equal(items.fetch(np.array([5, 10])).numpy(), more[[0, 5]])

@@ -291,7 +291,9 @@ def test_a_shift_lets_black_in_before_normalisation():
 
 def test_the_model_is_left_in_its_mode_and_each_batch_is_fetched_once(monkeypatch):
     net, images, asked = CornerNet(), stored(n=9), []
-    monkeypatch.setattr(Items, "_taken", lambda self, at, taken=Items._taken: asked.append(len(at)) or taken(self, at))
+    monkeypatch.setattr(
+        Items, "_gathered", lambda self, at, taken=Items._gathered: asked.append(len(at)) or taken(self, at)
+    )
     net.train()
     outputs_of(net, images, NAMES)
     assert net.training

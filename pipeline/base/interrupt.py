@@ -36,10 +36,13 @@ class StopFlag:
     def __call__(self) -> None:
         """Raise StopRequestedError if the flag is set."""
         if self.is_set:
-            error = StopRequestedError("stopped as asked; run the same command again to go on from here")
-            if self.signal_number == signal.SIGINT:
-                error.exit_code = INTERRUPTED
-            raise error
+            raise self._error()  # of no name here: it and this frame would hold each other, and all frames above
+
+    def _error(self) -> StopRequestedError:
+        error = StopRequestedError("stopped as asked; run the same command again to go on from here")
+        if self.signal_number == signal.SIGINT:
+            error.exit_code = INTERRUPTED
+        return error
 
 
 class Deadline:

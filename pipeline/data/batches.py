@@ -27,8 +27,11 @@ RESIDENT_SHARE = 0.4
 """Share of the free device memory that the items may take; beyond it batches are sent one by one."""
 
 
-_MOST_VALUES = 2**23
-"""Numbers that statistics hold at a time: 64 MB in float64."""
+_PINNED_BYTES = 2**26
+"""Of a batch that is sent from pinned memory, at most."""
+
+_MOST_VALUES, _MOST_BYTES = 2**23, 2**26
+"""Numbers that statistics hold at a time: 64 MB in float64, and of bytes as they are."""
 
 
 @dataclass(frozen=True)
@@ -203,17 +206,20 @@ class Items:
             if not self._is_resident:
                 for soon in batches[:2] if number == 0 else batches[number + 1 : number + 2]:
                     self._pages.ask(soon)
-            yield self._taken(positions)
+            yield self._gathered(positions)
 
-    def _taken(self, positions: NDArray[np.int64]) -> Tensor:
+    def _gathered(self, positions: NDArray[np.int64]) -> Tensor:
         index = torch.from_numpy(positions).to(self._tensor.device)
         if self.device == "cpu" or self._is_resident:
             batch = self._tensor.index_select(0, index)
-        else:  # pinned, so that the copy runs beside the steps; torch keeps the memory until the copy is done
+        else:
+            # Pinned, so that nobody waits for the copy and the next batch is gathered while the device works; torch
+            # keeps the memory until the copy is done, and for good, so what is larger, such as for statistics, is not.
             shape = (len(positions), *self.shape)
-            batch = torch.empty(shape, dtype=self._tensor.dtype, pin_memory=True)
+            is_pinned = math.prod(shape) * self._tensor.itemsize <= _PINNED_BYTES
+            batch = torch.empty(shape, dtype=self._tensor.dtype, pin_memory=is_pinned)
             torch.index_select(self._tensor, 0, index, out=batch)
-            batch = batch.to(self.device, non_blocking=True)
+            batch = batch.to(self.device, non_blocking=is_pinned)
         if self.is_uint16:  # torch knows few operations on uint16, so it travels as int16 and is put right here
             return (batch.to(torch.int32) & 0xFFFF).float()
         return batch
@@ -250,8 +256,9 @@ def channel_stats(items: Items, positions: NDArray[np.int64], chunk: int = 2048)
     """
     n_channels = items.shape[0]
     totals = torch.zeros(3, n_channels, dtype=torch.float64)
-    if items.full_scale == 1:  # several copies in float64; sums of whole numbers know no order, so theirs are left
-        chunk = max(1, min(chunk, _MOST_VALUES // math.prod(items.shape)))
+    if items.full_scale != 65535:  # whose sums would change in their last bits; those of bytes know no order
+        most = _MOST_VALUES if items.full_scale == 1 else _MOST_BYTES
+        chunk = max(1, min(chunk, most // math.prod(items.shape)))
     for stored in items.fetch_each([positions[part] for part in batches_of(len(positions), chunk)]):
         batch = stored.to("cpu").transpose(0, 1).flatten(1)
         totals += _sums_of_bytes(batch) if batch.dtype == torch.uint8 else _sums(batch.double())

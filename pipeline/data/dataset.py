@@ -55,7 +55,7 @@ class Dataset:
         self._workers, self._say, self._show, self._verify = workers, say, show, verify
         self.train = _canonical(load_train(task, data))
         self._train_items: Items | None = None
-        self._test: dict[str, tuple[Rows, Items]] = {}
+        self._others: dict[tuple[str, str], tuple[Rows, Items]] = {}
 
     def train_items(self, device: str) -> Items:
         """Return the items of the labelled rows."""
@@ -69,14 +69,13 @@ class Dataset:
 
     def other(self, source: Source | None, device: str) -> tuple[Rows, Items]:
         """Return rows and items of the test set, or of another source, in the form that training has."""
-        if source is None and device in self._test:
-            return self._test[device]
+        key = repr(source), device
+        if key in self._others:
+            return self._others[key]
         train_shape = self.train_items(device).shape
         rows, array = self.other_array(source, train_shape)
-        items = Items(array, device)
-        if source is None:
-            self._test[device] = (rows, items)
-        return rows, items
+        self._others[key] = rows, Items(array, device)
+        return self._others[key]
 
     def unlabelled(self, device: str) -> tuple[Rows, JoinedItems]:
         """Return the rows without labels, those of the test set and of `unlabelled:`, and their items.

@@ -7,6 +7,7 @@ next. At random places of a large file no way is slower, and most of each stretc
 from __future__ import annotations
 
 import mmap
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class Pages:
     def __init__(self, array: NDArray[Any]) -> None:
         base: object = array.base
         is_map = isinstance(array, np.memmap) and isinstance(base, mmap.mmap)
-        self._map: Any = base if is_map and len(array) and hasattr(mmap, "MADV_WILLNEED") else None
+        self._map: Any = base if is_map and hasattr(mmap, "MADV_WILLNEED") else None
         if self._map is None:
             return
         self._begin = array.offset % mmap.ALLOCATIONGRANULARITY  # type: ignore[attr-defined]
@@ -46,6 +47,7 @@ class Pages:
         """Ask for the items at `positions`, (B,)."""
         if self._map is None:
             return
+        positions = np.asarray(positions, np.int64)
         if self._asked is not None:
             positions = positions[~self._asked[positions]]
             self._asked[positions] = True
@@ -56,6 +58,7 @@ class Pages:
         firsts = positions[np.r_[0, ends[:-1] + 1]]
         starts = self._begin + firsts * self._item_bytes
         stops = self._begin + (positions[ends] + 1) * self._item_bytes
-        for start, stop in zip((starts - starts % mmap.PAGESIZE).tolist(), stops.tolist(), strict=True):
-            for piece in range(start, stop, _PIECE_BYTES):
-                self._map.madvise(mmap.MADV_WILLNEED, piece, min(_PIECE_BYTES, stop - piece))
+        with suppress(OSError):  # a file system that cannot: they are read when they are wanted
+            for start, stop in zip((starts - starts % mmap.PAGESIZE).tolist(), stops.tolist(), strict=True):
+                for piece in range(start, stop, _PIECE_BYTES):
+                    self._map.madvise(mmap.MADV_WILLNEED, piece, min(_PIECE_BYTES, stop - piece))

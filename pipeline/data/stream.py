@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from multiprocessing import forkserver, get_context, parent_process
 from multiprocessing.util import Finalize
 from types import TracebackType
@@ -99,7 +100,7 @@ class Stream:
         if seeds is None:
             raise ValueError("a recipe draws from seeds, one for each item")
         self._orders.now = list(zip(positions, seeds, strict=True))
-        for made in map(self._maker.__getitem__, self._orders) if not self._workers else self._from_workers():
+        for made in self._from_workers() if self._workers else self._maker.each(self._orders.now):
             if isinstance(made, DataError):
                 raise made
             yield made.to(self._items.device)
@@ -164,6 +165,14 @@ class _Maker(Dataset[Any]):
             return torch.from_numpy(self._recipe(batch, seeds))
         except SampleError as error:  # returned, as torch would wrap what is raised into the text of a traceback
             return DataError(f"{error} (stored item {positions[error.index]}, seed {seeds[error.index]})")
+
+    def each(self, orders: Sequence[Order]) -> Iterator[Tensor | DataError]:
+        """Yield the batch of every order; the disk brings the items of the next one while one is made and used."""
+        for order, following in zip_longest(orders, orders[1:]):
+            self._pages.ask(order[0])
+            if following is not None:
+                self._pages.ask(following[0])
+            yield self[order]
 
     def __getstate__(self) -> tuple[Any, Recipe]:
         return self._array if self._map is None else self._map, self._recipe

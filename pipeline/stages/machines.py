@@ -69,6 +69,8 @@ def resolve_machine(
         raise ConfigError("--turns: needs --jobs N, the number of units that take turns in one process")
     if wishes.jobs is None and say is not None:
         say(f"jobs: {jobs}, {why}")
+    if wishes.turns and len(gpus_of(device)) > 1 and say is not None:
+        say("note: units that take turns share one GPU and leave the others idle; without --turns each has its own")
     jobs = wishes.jobs or jobs
     n_computing = 1 if wishes.turns else jobs
     precision = config.experiment.train.precision
@@ -98,7 +100,7 @@ def jobs_here(device: str, n_units: int, threads: int | None) -> tuple[int, str]
 def wishes_of_all(wishes: Wishes, n_units: int) -> tuple[Wishes, str]:
     """Return wishes that hold for every run of a study, with units side by side and their threads, and why so many.
 
-    Alike for every run and every call, as the number of threads changes bits.
+    Alike for every run, as the number of threads changes bits.
 
     Args:
         wishes: what the user asks.

@@ -15,7 +15,7 @@ from pipeline.records.machine import Machine
 from pipeline.records.runs import Run, Workspace
 from pipeline.training.device import seats_of, threads
 from pipeline.training.executors import run_in_turns, run_jobs
-from pipeline.training.memory import StepMemoryError, finer_split
+from pipeline.training.memory import StepMemoryError, finer_split, free_memory
 from pipeline.training.unit import UnitJob, train_unit_job, unit_events
 
 Say = Callable[[str], None]
@@ -51,6 +51,7 @@ def train_units(
                 run_jobs(train_unit_job, jobs, machine.jobs, report, is_over, seats_of(machine.device))
         except StepMemoryError as error:
             _split_finer(run, error, folds, say)
+        free_memory(machine.device)  # of units that took turns with the one whose memory ran out
         run = Run(run.folder)
         if run.machine.micro_batches == split:  # else it changed, here or in another process that trains this run
             break

@@ -97,29 +97,38 @@ def run_in_turns(
         StopRequestedError: a signal came, or the time is over; every job that was begun has saved itself.
         PodiumError: a job failed so.
     """
-    errors: list[BaseException] = []
-    waiting: deque[Argument] = deque(arguments)
-    running: deque[Generator[Any, None, None]] = deque()
-    with stop_on_signals(also=lambda: bool(errors) or (is_over is not None and is_over())) as stop:
+    waiting, running = deque(arguments), deque[Generator[Any, None, None]]()
+    failure: Exception | None = None
+    n_stopped = 0
+    with stop_on_signals(also=lambda: failure is not None or (is_over is not None and is_over())) as stop:
         try:
             while running or (waiting and not stop.is_set):
-                while waiting and len(running) < n_at_once and not stop.is_set:
-                    running.append(begin(waiting.popleft(), stop))
-                steps = running.popleft()
+                if waiting and len(running) < n_at_once and not stop.is_set:
+                    steps = begin(
+                        waiting.popleft(), stop
+                    )  # whose first step is next, so that a stop finds none waiting
+                else:
+                    steps = running.popleft()
                 try:
                     made = next(steps)
                 except StopIteration:
                     continue
+                except StopRequestedError:
+                    n_stopped += 1
+                    continue
                 except Exception as error:
-                    errors.append(error)
+                    failure = failure or error
                     continue
                 running.append(steps)
                 report(made)
+            if failure is not None:
+                raise failure
+            if n_stopped or waiting:
+                stop()
         finally:
+            failure = None  # else it and this frame would hold each other, and what the steps held
             for steps in running:
                 steps.close()  # what they hold, such as the lock of a unit, where the turns were broken off
-        if waiting or errors:
-            _raise_errors(errors, stop)
 
 
 def start_home() -> BaseContext:

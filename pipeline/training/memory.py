@@ -80,11 +80,15 @@ def freed_after(work: Callable[[], Result], unit: str, device: str) -> Result:
         told = _about_memory(error, unit)
         if told is None:
             raise
-    # Out here, as the caught error holds the frames that it passed, and these hold tensors.
+    free_memory(device)  # out here, as the caught error holds the frames that it passed, and these hold tensors
+    raise told
+
+
+def free_memory(device: str) -> None:
+    """Give back what nobody can reach any more."""
     gc.collect()  # models and their hooks hold each other
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
-    raise told
 
 
 def with_micro_batches(experiment: Experiment, factor: int) -> Experiment:
