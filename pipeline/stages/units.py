@@ -51,10 +51,10 @@ def train_units(
                 run_jobs(train_unit_job, jobs, machine.jobs, report, is_over, seats_of(machine.device))
         except StepMemoryError as error:
             _split_finer(run, error, folds, say)
-        free_memory(machine.device)  # of units that took turns with the one whose memory ran out
         run = Run(run.folder)
         if run.machine.micro_batches == split:  # else it changed, here or in another process that trains this run
             break
+        free_memory(machine.device)  # of units that took turns with the one whose memory ran out
     return run
 
 
