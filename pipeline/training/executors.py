@@ -104,9 +104,7 @@ def run_in_turns(
         try:
             while running or (waiting and not stop.is_set):
                 if waiting and len(running) < n_at_once and not stop.is_set:
-                    steps = begin(
-                        waiting.popleft(), stop
-                    )  # whose first step is next, so that a stop finds none waiting
+                    steps = begin(waiting.popleft(), stop)  # its first step is next: none is begun that did not run
                 else:
                     steps = running.popleft()
                 try:
