@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import nn
 from pipeline.base.errors import ConfigError, DataError
 from pipeline.base.keyed import seeded
 from pipeline.models import build_model
-from pipeline.models.build import describe, model_names
+from pipeline.models.build import _options_record, describe, model_names
 from pipeline.models.image_nets import ResidualBlock, drop_samples
 from pipeline.models.init import make_activation, pool_and_activate
 from pipeline.models.timm_nets import pretrained_stats
@@ -263,6 +264,19 @@ def test_init_default_is_that_of_torch() -> None:
 def test_wrong_options_and_names_are_named(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(name, **options)
+
+
+def test_the_options_of_a_net_are_typed_once_and_without_reading_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    _options_record.cache_clear()
+    read = []
+    monkeypatch.setattr(inspect, "getsourcelines", lambda *_: read.append(1) or ([], 0))
+    monkeypatch.setattr(inspect, "findsource", lambda *_: read.append(1) or ([], 0))
+    slim("cnn3")
+    assert not read
+    monkeypatch.delattr("pipeline.models.build.create_model")
+    slim("cnn3")
+    with pytest.raises(NameError, match="create_model"):
+        slim("mlp", hidden=(4,))
 
 
 def test_all_wrong_options_are_told_at_once() -> None:

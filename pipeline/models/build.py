@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -129,6 +130,7 @@ def _builder(name: str) -> Builder:
     )
 
 
+@cache
 def _options_record(name: str, builder: Builder) -> type[Record]:
     """Return a record with a field for each keyword-only parameter, typed as it is annotated."""
     hints = get_type_hints(builder, include_extras=True)
@@ -139,7 +141,11 @@ def _options_record(name: str, builder: Builder) -> type[Record]:
     }
     if builder in _SIGNAL_NETS:
         fields["subject"] = (Subject, "none")
-    return create_model(f"options of {name}", __base__=Record, **fields, weights=(str | None, None))
+    # There is no class whose source could hold docstrings; pydantic would look through that of every caller for it.
+    no_docstrings = {"use_attribute_docstrings": False}
+    return create_model(
+        f"options of {name}", __base__=Record, __cls_kwargs__=no_docstrings, **fields, weights=(str | None, None)
+    )
 
 
 def _explain(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
