@@ -11,10 +11,11 @@ test: .venv/ready
 	$(BIN)/ruff format --check pipeline tests notebooks configs benchmarks
 	$(BIN)/ruff check pipeline tests notebooks configs benchmarks
 	$(BIN)/mypy
-	$(BIN)/pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/pytest
 
+# Tracing which lines run makes the tests a third longer, so it is done once, where all of them run.
 test-all: .venv/ready
-	$(BIN)/pytest -m "slow or not slow"
+	$(BIN)/pytest -m "slow or not slow" --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 format: .venv/ready
 	$(BIN)/ruff format pipeline tests notebooks configs benchmarks
