@@ -28,8 +28,9 @@ from entry import start
 from trials import wrong_rows
 
 from pipeline import api
-from pipeline.base.files import atomic_path, read_json, write_json, write_text
+from pipeline.base.files import read_json, write_json, write_text
 from pipeline.base.interrupt import StopFlag
+from pipeline.base.plots import new_figure, save_figure
 from pipeline.base.progress import say
 from pipeline.models.weights import read_weights
 from pipeline.records.predictions import Predictions, join_folds, load_predictions, mean_predictions
@@ -229,10 +230,8 @@ def plot_curves(
         curves: by net and activation, then `test`, `held out` and `training loss`: one list over epochs each time.
         scores: of the same nets and activations.
     """
-    from matplotlib.figure import Figure
-
     nets = list(dict.fromkeys(net for net, _ in curves))
-    figure = Figure(figsize=(5.6 * len(nets), 7.2), dpi=120, layout="constrained")
+    figure = new_figure(5.6 * len(nets), 7.2)
     panels = figure.subplots(2, len(nets), squeeze=False, sharex=True, sharey="row")
     for column, net in enumerate(nets):
         arms = {activation: curve for (name, activation), curve in curves.items() if name == net}
@@ -249,8 +248,7 @@ def plot_curves(
     for axes in panels.ravel():
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    with atomic_path(path) as temp:
-        figure.savefig(temp)
+    save_figure(figure, path)
 
 
 def _draw_arm(

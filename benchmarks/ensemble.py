@@ -27,7 +27,8 @@ from entry import start
 from numpy.typing import NDArray
 
 from pipeline import api
-from pipeline.base.files import atomic_path, write_text
+from pipeline.base.files import write_text
+from pipeline.base.plots import new_figure, save_figure
 from pipeline.base.progress import say
 from pipeline.base.tables import read_table
 from pipeline.blending.joined import join_members, problem_of
@@ -208,11 +209,9 @@ def markdown(lines: Sequence[Line]) -> str:
 
 def plot(path: Path, lines: Sequence[Line], title: str) -> None:
     """Draw a panel for each contest: OOF with its interval, in-sample, and the rows kept apart, a line for each way."""
-    from matplotlib.figure import Figure
-
     contests = list(dict.fromkeys(line.contest for line in lines))
     n_ways = max(sum(line.contest == contest for line in lines) for contest in contests)
-    figure = Figure(figsize=(5.4 * len(contests), 1.8 + 0.38 * n_ways), dpi=120, layout="constrained")
+    figure = new_figure(5.4 * len(contests), 1.8 + 0.38 * n_ways)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     panels = figure.subplots(1, len(contests), squeeze=False)[0]
     for axes, contest in zip(panels, contests, strict=True):
@@ -220,8 +219,7 @@ def plot(path: Path, lines: Sequence[Line], title: str) -> None:
         axes.set_title(contest, loc="left", fontsize=11)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    with atomic_path(path) as temp:
-        figure.savefig(temp)
+    save_figure(figure, path)
 
 
 def _draw_panel(axes: Any, lines: Sequence[Line]) -> None:

@@ -18,7 +18,8 @@ from typing import Any
 
 from trials import Result
 
-from pipeline.base.files import atomic_path, write_text
+from pipeline.base.files import write_text
+from pipeline.base.plots import new_figure, save_figure
 
 LEVEL = 0.95
 """Of the interval that decides the verdict."""
@@ -160,17 +161,14 @@ def plot_lines(path: Path, lines: Sequence[Line], title: str) -> None:
         lines: arms stand from top to bottom in their order.
         title: of the whole picture.
     """
-    from matplotlib.figure import Figure
-
     contests = list(dict.fromkeys(line.contest for line in lines))
     n_arms = max(sum(line.contest == contest for line in lines) for contest in contests)
-    figure = Figure(figsize=(5.2 * len(contests), 1.4 + 0.38 * n_arms), dpi=120, layout="constrained")
+    figure = new_figure(5.2 * len(contests), 1.4 + 0.38 * n_arms)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     for axes, contest in zip(figure.subplots(1, len(contests), squeeze=False)[0], contests, strict=True):
         _draw_panel(axes, [line for line in lines if line.contest == contest])
         axes.set_title(contest, loc="left", fontsize=11)
-    with atomic_path(path) as temp:
-        figure.savefig(temp)
+    save_figure(figure, path)
 
 
 _COLOURS = {"helps": "tab:green", "hurts": "tab:red", "cannot tell": "tab:gray", "baseline": "black"}

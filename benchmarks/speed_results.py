@@ -14,7 +14,8 @@ from statistics import median
 from processes import Watched
 
 from pipeline.base.errors import PodiumError
-from pipeline.base.files import atomic_path, write_text
+from pipeline.base.files import write_text
+from pipeline.base.plots import new_figure, save_figure
 
 OURS = "podium"
 _OUR_LINE = re.compile(r"epoch (\d+)/\d+  ([\d,]+) images/s .* accuracy ([\d.]+)")
@@ -219,11 +220,9 @@ def publish(runs: Sequence[Measured], table: Path, picture: Path) -> str:
 
 def plot(runs: Sequence[Measured], path: Path) -> None:
     """Draw a row for each net: seconds to the last score and images per second, a dot per round and the median."""
-    from matplotlib.figure import Figure
-
     nets = list(dict.fromkeys(one.net for one in runs))
     most = max(len(labels_of([one for one in runs if one.net == net])) for net in nets)
-    figure = Figure(figsize=(11, len(nets) * (1.1 + 0.36 * most)), dpi=120, layout="constrained")
+    figure = new_figure(11, len(nets) * (1.1 + 0.36 * most))
     columns = {"wall_sec": "seconds to the last score", "images_per_sec": "images per second from the second epoch on"}
     for panels, net in zip(figure.subplots(len(nets), 2, squeeze=False), nets, strict=True):
         for axes, (name, title) in zip(panels, columns.items(), strict=True):
@@ -239,5 +238,4 @@ def plot(runs: Sequence[Measured], path: Path) -> None:
             axes.set_title(f"{net}: {title}", loc="left", fontsize=10)
             axes.grid(axis="x", alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)
-    with atomic_path(path) as temp:
-        figure.savefig(temp)
+    save_figure(figure, path)
