@@ -27,6 +27,7 @@ from pipeline.base.errors import ConfigError, DataError, LeakError, MismatchErro
 from pipeline.base.interrupt import StopFlag
 from pipeline.data.batches import Items, JoinedItems
 from pipeline.data.dataset import Dataset
+from pipeline.data.pages import Pages
 from pipeline.data.stream import Stream
 from pipeline.records.config import validate
 from pipeline.records.experiment import Input
@@ -103,6 +104,27 @@ def test_items_of_several_stores_come_in_the_order_asked_for() -> None:
     arrays = [np.arange(start, start + n, dtype=np.uint8).reshape(n, 1, 1) for start, n in ((0, 3), (10, 4))]
     items = JoinedItems([Items(array, "cpu") for array in arrays])
     assert items.fetch(np.array([5, 0, 3, 2, 6])).flatten().tolist() == [12, 0, 10, 2, 13]
+
+
+def test_items_of_several_stores_are_asked_for_by_their_own_positions(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = JoinedItems([Items(np.zeros((n, 1, 1), np.uint8), "cpu") for n in (3, 2, 4)])
+    asked: list[list[int]] = []
+    monkeypatch.setattr(Pages, "ask", lambda _, positions: asked.append(positions.tolist()))
+    items.ask(np.array([7, 0, 5, 2, 8]))
+    assert asked == [[0, 2], [2, 0, 3]]
+
+
+def test_the_rows_of_the_next_step_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = make_experiment(PSEUDO)
+    unit, parts = make_unit(experiment)
+    unit = replace(unit, unlabelled=make_extra())
+    asked: list[list[int]] = []
+    monkeypatch.setattr(Pages, "ask", lambda _, positions: asked.append(positions.tolist()))
+    for step in range(3):
+        asked.clear()
+        batch_of(experiment, unit, parts, step)
+        mine, following = (rows_at(N_EXTRA, 5, each, unit.seed).sample.tolist() for each in (step, step + 1))
+        assert asked[-2:] == [mine, following]
 
 
 # -- pseudo-labels in the step -----------------------------------------------------------------------------------------

@@ -203,10 +203,14 @@ class Items:
     def fetch_each(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
         """Yield what `fetch` gives for each batch of positions; the disk brings the next one while one is worked on."""
         for number, positions in enumerate(batches):
-            if not self._is_resident:
-                for soon in batches[:2] if number == 0 else batches[number + 1 : number + 2]:
-                    self._pages.ask(soon)
+            for soon in batches[:2] if number == 0 else batches[number + 1 : number + 2]:
+                self.ask(soon)
             yield self._gathered(positions)
+
+    def ask(self, positions: NDArray[np.int64]) -> None:
+        """Have the disk bring items that are wanted soon and that memory may not hold, without waiting for them."""
+        if not self._is_resident:
+            self._pages.ask(positions)
 
     def _gathered(self, positions: NDArray[np.int64]) -> Tensor:
         index = torch.from_numpy(positions).to(self._tensor.device)
@@ -241,11 +245,21 @@ class JoinedItems:
         """Return items (B, ...) in the order of their positions; see `Items.fetch`."""
         if len(self._parts) == 1:
             return self._parts[0].fetch(positions)
-        whose = np.searchsorted(self._starts, positions, side="right") - 1
-        used = np.unique(whose).tolist()
-        fetched = [self._parts[part].fetch(positions[whose == part] - self._starts[part]) for part in used]
-        back = np.argsort(np.concatenate([np.flatnonzero(whose == part) for part in used]))
+        shares = self._shares(positions)
+        fetched = [part.fetch(own) for part, _, own in shares]
+        back = np.argsort(np.concatenate([places for _, places, _ in shares]))
         return torch.cat(fetched)[torch.from_numpy(back).to(self.device)]
+
+    def ask(self, positions: NDArray[np.int64]) -> None:
+        """Have the disk bring items that are wanted soon; see `Items.ask`."""
+        for part, _, own in self._shares(positions):
+            part.ask(own)
+
+    def _shares(self, positions: NDArray[np.int64]) -> list[tuple[Items, NDArray[np.int64], NDArray[np.int64]]]:
+        """Return each store that is wanted, the places in `positions` that are its own, and its positions for them."""
+        whose = np.searchsorted(self._starts, positions, side="right") - 1
+        own = [(part, np.flatnonzero(whose == part)) for part in np.unique(whose).tolist()]
+        return [(self._parts[part], places, positions[places] - self._starts[part]) for part, places in own]
 
 
 def channel_stats(items: Items, positions: NDArray[np.int64], chunk: int = 2048) -> tuple[Tensor, Tensor]:

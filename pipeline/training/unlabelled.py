@@ -69,9 +69,10 @@ def extra_rows(
     if spec is None or (weight := share_at(spec, epoch, step, n_steps)) == 0:
         return None
     n = max(1, round(spec.ratio * n_labelled))
-    order = rows_at(len(unlabelled.samples), n, epoch * n_steps + step, seed)
-    whole = slice(0, n)
+    at, whole = epoch * n_steps + step, slice(0, n)
+    order, following = (rows_at(len(unlabelled.samples), n, each, seed) for each in (at, at + 1))
     stored = unlabelled.items.fetch(unlabelled.samples.item[order.sample])
+    unlabelled.items.ask(unlabelled.samples.item[following.sample])
     if parts.recipe is not None:
         seeds = seeds_of(unlabelled.samples, order, whole, seed, epoch)
         stored = torch.from_numpy(parts.recipe(stored.cpu().numpy(), seeds)).to(stored.device)
