@@ -4,8 +4,6 @@ import sys
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from pipeline.base import plots
@@ -36,15 +34,6 @@ def assert_is_picture(path):
         pixels = np.asarray(image.convert("RGB"))
     assert min(pixels.shape[:2]) > 100
     assert pixels.std() > 1
-
-
-def test_a_picture_is_laid_out_and_drawn_once(tmp_path, monkeypatch):
-    drawn, laid_out = [], []
-    draw, execute = Figure.draw, ConstrainedLayoutEngine.execute
-    monkeypatch.setattr(Figure, "draw", lambda *given: drawn.append(1) or draw(*given))
-    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", lambda *given: laid_out.append(1) or execute(*given))
-    plot_history(tmp_path / "history.png", {"fold 0": make_history()}, "accuracy")
-    assert (len(drawn), len(laid_out)) == (1, 1)
 
 
 def test_history_draws_both_losses_and_the_metric_of_every_unit(tmp_path, figures):

@@ -127,11 +127,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure whole or not at all; parts that are added to it afterwards find their places taken."""
-    engine = figure.get_layout_engine()
-    if engine is not None:  # `savefig` would draw the whole figure once, just to have it laid out
-        engine.execute(figure)
-        figure.set_layout_engine(None)
+    """Write a figure whole or not at all."""
     with atomic_path(path) as temp:
         figure.savefig(temp)
 
